@@ -1,0 +1,72 @@
+"""The only reader of time.
+
+Wall time (`now`, seconds since 1970, UTC) is for what is stored or shown; monotonic time is for
+measuring how long something took. A lint rule keeps `time.time()` out of every other file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What every part that needs time is given."""
+
+    def now(self) -> float:
+        """Seconds since 1970, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start, never backwards."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> float:
+        """Seconds since 1970, UTC."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start, never backwards."""
+        return time.monotonic()
+
+
+class FakeClock:
+    """A clock that moves only when told to: `clock.advance(30)`."""
+
+    def __init__(self, start: float = 1_000_000.0) -> None:
+        self._now = start
+
+    def now(self) -> float:
+        """Seconds since 1970, as set."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """The same number: a fake clock has no second origin."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self._now += seconds
+
+
+SYSTEM = SystemClock()
+
+
+def wait_until(condition: Callable[[], bool], deadline_s: float, poll_s: float = 0.05) -> bool:
+    """Poll `condition` until it holds (True) or `deadline_s` seconds have passed (False)."""
+    end = time.monotonic() + deadline_s
+    while True:
+        if condition():
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(poll_s)
+
+
+def iso(at: float) -> str:
+    """`2026-02-22T12:00:00Z` for a wall time."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

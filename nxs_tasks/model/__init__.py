@@ -1,0 +1,1 @@
+"""What is known (`Snapshot`, `Instance`, `Load`) and what is wanted (`Decision`): frozen, no I/O."""

@@ -1,0 +1,120 @@
+"""What is wanted: the values that policies return and effects carry out.
+
+Every decision carries its reason, the evidence for it, and the precondition (state and epoch of
+the instance) that the effect checks atomically. "Nothing" is a decision too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nxs_tasks.model.state import Event, State
+
+Evidence = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """Move an instance to another state; refused if state or epoch changed meanwhile."""
+
+    instance: str
+    epoch: int
+    source: State
+    target: State
+    event: Event
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Give the waiting tasks of an instance's own queue back to the shared queue."""
+
+    instance: str
+    epoch: int
+    source: State
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """Remove the record of an instance that ended long ago."""
+
+    instance: str
+    epoch: int
+    source: State
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nothing:
+    """Leave an instance as it is, and say why."""
+
+    instance: str
+    epoch: int
+    source: State
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+Decision = Transition | Release | Forget | Nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a decision."""
+
+    decision: Decision
+    applied: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The five terms of the score, each 0..1 or None where the metric is unknown (spec 1.1)."""
+
+    cpu: float | None
+    memory: float | None
+    queue: float | None
+    latency: float | None
+    reliability: float | None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """By name, rounded for people."""
+        return {
+            name: None if value is None else round(value, 4)
+            for name in self.__dataclass_fields__
+            for value in (getattr(self, name),)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One instance in a placement: its score, its terms, and why it was not chosen ("" if it was)."""
+
+    instance: str
+    score: float | None
+    terms: Terms
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a task goes: the own queue of `instance`, or the shared queue if that is None."""
+
+    task: str
+    instance: str | None
+    score: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A placement with everything it was weighed on."""
+
+    placement: Placement
+    candidates: tuple[Candidate, ...]

@@ -1,0 +1,91 @@
+"""What is known about one instance: its profile, its load, its record in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nxs_tasks.model.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an instance can run. Changes only with a new process, so it is stored once."""
+
+    tasks: frozenset[str]
+    queues: frozenset[str]
+    tags: tuple[str, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; sorted, so that equal profiles have equal text."""
+        return {
+            "tasks": sorted(self.tasks),
+            "queues": sorted(self.queues),
+            "tags": list(self.tags),
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Profile:
+        """The inverse of `as_dict`."""
+        return cls(
+            tasks=frozenset(data["tasks"]),
+            queues=frozenset(data["queues"]),
+            tags=tuple(data["tags"]),
+            versions=tuple(sorted(data["versions"].items())),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one heartbeat says. A value that could not be read is `None`, never zero."""
+
+    slots: int | None = None
+    running: int | None = None  # tasks in the pool now
+    waiting: int | None = None  # tasks held for a later time (ETA, countdown)
+    queued: int | None = None  # depth of the instance's own queue
+    load_avg: float | None = None  # 1 minute
+    cores: int | None = None
+    memory_used: int | None = None  # bytes
+    memory_total: int | None = None  # bytes
+    latency_ms: float | None = None  # round trip to the broker
+    consuming: bool | None = None  # the consumer is asking for work, or is full
+    loop_lag_s: float | None = None  # since the event loop last showed life
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Load:
+        """From the JSON of a heartbeat; fields of a newer NXS are ignored."""
+        return cls(**{k: v for k, v in data.items() if k in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One instance as the store knows it at the time of a snapshot."""
+
+    id: str  # the Celery node name
+    state: State
+    epoch: int  # rises with every process that takes the name
+    since: float  # server time of the last transition, s
+    beat_at: float | None  # server time of the last heartbeat, s
+    beats: int  # consecutive heartbeats without a miss
+    load: Load
+    profile: Profile | None
+    succeeded: int = 0  # in the reliability window
+    failed: int = 0
+    inflight: int | None = None  # messages it holds, read live
+    queued: int | None = None  # depth of its own queue, read live
+    connections: int | None = None  # of its current process, as the broker sees; None = unknown
+    stopped: bool = False  # its process said that it is finished
+    identity: str = ""  # host and pid of the process
+    verdict: str = ""  # the last decision of the state machine, "nothing" included
+
+    @property
+    def held(self) -> int | None:
+        """Tasks that take up a slot now or at once: held messages less those that wait for a time.
+
+        Prefetch is off, so a held message runs. `None` if it cannot be known.
+        """
+        if self.inflight is None:
+            return self.load.running
+        return max(0, self.inflight - (self.load.waiting or 0))

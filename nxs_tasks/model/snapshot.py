@@ -1,0 +1,22 @@
+"""The fleet at one moment, as read from the store in one script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nxs_tasks.model.instance import Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The fleet at one moment. `taken_at` is the server's time, not the reader's."""
+
+    taken_at: float
+    instances: tuple[Instance, ...]  # sorted by id
+    shared_queue: str
+    shared_depth: int | None = None
+    server_started_at: float | None = None
+
+    def get(self, instance_id: str) -> Instance | None:
+        """The instance of that id, or None."""
+        return next((i for i in self.instances if i.id == instance_id), None)

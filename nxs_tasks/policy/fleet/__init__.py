@@ -1,0 +1,1 @@
+"""Where work goes, and what state an instance is in."""

@@ -1,0 +1,191 @@
+"""One frozen `Settings`: every knob with its unit, its default and why.
+
+Where a value comes from, later wins: the default below · the environment (`NXS_FLEET=…`) · the
+call (`Fleet(app, fleet="…")`). `nxs settings` prints each with who set it. An unknown name is
+refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from nxs_tasks.errors import SettingError
+
+ENV_PREFIX = "NXS_"
+#: Read by the command line and the ready-made app, before there is a Fleet: not settings.
+ENV_RESERVED = frozenset({"NXS_APP", "NXS_BROKER_URL", "NXS_RESULT_BACKEND"})
+
+
+def knob(default: Any, unit: str, why: str) -> Any:
+    """A settings field: default, unit, and why it has that default."""
+    return field(default=default, metadata={"unit": unit, "why": why})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Weights of the instance score (spec 1.1). They must add up to 1."""
+
+    cpu: float = 0.25
+    memory: float = 0.30
+    queue: float = 0.20
+    latency: float = 0.15
+    reliability: float = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every knob of NXS. Build it with `load()`, which validates."""
+
+    fleet: str = knob("default", "name", "names the fleet; apps that share it share instances")
+    state_dir: str = knob("", "path", "history, beat state, logs; empty = the user's state folder")
+    history_url: str = knob("", "URL", "SQLAlchemy URL; empty = SQLite in the state directory")
+    history_days: int = knob(30, "days", "rows older than this are deleted")
+    tags: str = knob("", "list", "comma-separated tags of this machine, such as gpu,ssd")
+
+    threshold: float = knob(0.5, "score", "spec 1.1: an instance must score above this")
+    weights: Weights = knob(Weights(), "weights", "spec 1.1: cpu, memory, queue, latency, …")
+    max_queue: int = knob(100, "tasks", "queue depth that counts as full (score 0)")
+    max_latency_ms: float = knob(1000.0, "ms", "spec 1.1: round trip that counts as score 0")
+    saturation: float = knob(
+        1.0,
+        "× slots",
+        "an instance takes direct work up to this many tasks per slot; above 1 a task may wait "
+        "behind a running one while another instance has a free slot",
+    )
+    view_max_age: float = knob(1.0, "s", "a submitter re-reads the fleet when its view is older")
+    placement_sample: float = knob(0.01, "share", "placements kept in the history; 1 = all")
+    broker_timeout: float = knob(2.0, "s", "longest wait for one answer of the broker")
+
+    heartbeat_period: float = knob(5.0, "s", "design: a heartbeat with load every 5 s")
+    join_period: float = knob(1.0, "s", "heartbeats while JOINING: a healthy start takes 3 s")
+    join_beats: int = knob(3, "heartbeats", "spec 2.2: consecutive successes to become ACTIVE")
+    silent_after: float = knob(
+        15.0, "s", "three missed heartbeats: no new work is placed on the instance"
+    )
+    gone_after: float = knob(
+        10.0, "s", "two missed heartbeats and no connection left: the instance is GONE"
+    )
+    gone_kept: float = knob(3600.0, "s", "how long a GONE instance stays in the status table")
+    outcome_days: int = knob(7, "days", "spec 1.1: window of historical reliability")
+
+    lifecycle_period: float = knob(5.0, "s", "how often the state machine is evaluated")
+    record_period: float = knob(5.0, "s", "how often events move from the broker into history")
+    prune_period: float = knob(3600.0, "s", "how often old history is deleted")
+    beat_lease: float = knob(15.0, "s", "a beat that has not renewed for so long has lost the lead")
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work, naming the setting."""
+        total = sum(getattr(self.weights, f.name) for f in fields(Weights))
+        _require(abs(total - 1.0) < 1e-9, "weights", total, "must add up to 1")
+        _require(0.0 <= self.threshold < 1.0, "threshold", self.threshold, "must be in 0..1")
+        _require(
+            0.0 <= self.placement_sample <= 1.0, "placement_sample", self.placement_sample, "0..1"
+        )
+        _require(self.saturation >= 1.0, "saturation", self.saturation, "must be at least 1")
+        _require(
+            all(c.isalnum() or c in "-_." for c in self.fleet) and bool(self.fleet),
+            "fleet",
+            self.fleet,
+            "may hold letters, digits, '-', '_' and '.'",
+        )
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.metadata["unit"] in _POSITIVE_UNITS:
+                _require(value > 0, f.name, value, "must be above 0")
+        _require(
+            self.gone_after > self.heartbeat_period,
+            "gone_after",
+            self.gone_after,
+            f"must be above heartbeat_period ({self.heartbeat_period} s), "
+            "or a living instance would be declared GONE",
+        )
+
+    @property
+    def tag_set(self) -> tuple[str, ...]:
+        """`tags` as a sorted tuple."""
+        return tuple(sorted({t.strip() for t in self.tags.split(",") if t.strip()}))
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory as a path (not created)."""
+        if self.state_dir:
+            return Path(self.state_dir).expanduser()
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(base).expanduser() / "nxs"
+
+
+_POSITIVE_UNITS = frozenset({"s", "ms", "days", "tasks", "heartbeats"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """The settings, and for each name who set it: `default`, `NXS_…`, `Fleet(…)`."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load(overrides: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> Sourced:
+    """Build the settings from defaults, environment and call.
+
+    Raises `SettingError` for an unknown name (with the nearest known one) or a bad value.
+    """
+    env = os.environ if env is None else env
+    values: dict[str, Any] = {}
+    sources = {f.name: "default" for f in fields(Settings)}
+    for key, text in sorted(env.items()):
+        if key.startswith(ENV_PREFIX) and key not in ENV_RESERVED:
+            name = _known(key.removeprefix(ENV_PREFIX).lower(), shown=key)
+            values[name] = _parse(name, text, shown=key)
+            sources[name] = key
+    for name, value in (overrides or {}).items():
+        values[_known(name, shown=name)] = _parse(name, value, shown=name)
+        sources[name] = f"Fleet({name}=…)"
+    return Sourced(Settings(**values), sources)
+
+
+def _known(name: str, shown: str) -> str:
+    names = [f.name for f in fields(Settings)]
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    shape = (lambda n: ENV_PREFIX + n.upper()) if shown.startswith(ENV_PREFIX) else str
+    hint = f", did you mean {shape(near[0])!r}?" if near else "; `nxs settings` lists them"
+    raise SettingError(f"unknown setting {shown!r}{hint}")
+
+
+def _parse(name: str, value: Any, shown: str) -> Any:
+    default = next(f.default for f in fields(Settings) if f.name == name)
+    if isinstance(default, Weights):
+        return _parse_weights(value, shown)
+    kind = type(default)
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise SettingError(f"{shown}={value!r}: expected {kind.__name__}") from None
+
+
+def _parse_weights(value: Any, shown: str) -> Weights:
+    if isinstance(value, Weights):
+        return value
+    names = [f.name for f in fields(Weights)]
+    try:
+        pairs = value if isinstance(value, Mapping) else dict(p.split("=") for p in value.split(","))
+        unknown = sorted(set(pairs) - set(names))
+        if not unknown:
+            return Weights(**{k: float(v) for k, v in pairs.items()})
+    except (AttributeError, TypeError, ValueError):
+        raise SettingError(
+            f"{shown}={value!r}: expected {'=…,'.join(names)}=… that add up to 1"
+        ) from None
+    raise SettingError(f"{shown}: unknown weight {unknown[0]!r}; known: {', '.join(names)}")
+
+
+def _require(holds: bool, name: str, value: Any, rule: str) -> None:
+    if not holds:
+        raise SettingError(f"setting {name}={value!r}: {rule}")
