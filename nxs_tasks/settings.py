@@ -130,7 +130,9 @@ class Sourced:
     sources: Mapping[str, str]
 
 
-def load(overrides: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> Sourced:
+def load(
+    overrides: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None
+) -> Sourced:
     """Build the settings from defaults, environment and call.
 
     Raises `SettingError` for an unknown name (with the nearest known one) or a bad value.
@@ -175,7 +177,9 @@ def _parse_weights(value: Any, shown: str) -> Weights:
         return value
     names = [f.name for f in fields(Weights)]
     try:
-        pairs = value if isinstance(value, Mapping) else dict(p.split("=") for p in value.split(","))
+        pairs = (
+            value if isinstance(value, Mapping) else dict(p.split("=") for p in value.split(","))
+        )
         unknown = sorted(set(pairs) - set(names))
         if not unknown:
             return Weights(**{k: float(v) for k, v in pairs.items()})

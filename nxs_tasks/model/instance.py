@@ -51,7 +51,7 @@ class Load:
     memory_total: int | None = None  # bytes
     latency_ms: float | None = None  # round trip to the broker
     consuming: bool | None = None  # the consumer is asking for work, or is full
-    loop_lag_s: float | None = None  # since the event loop last showed life
+    asked_s: float | None = None  # since the consumer last asked the broker for work
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Load:

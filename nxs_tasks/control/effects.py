@@ -1,0 +1,58 @@
+"""One small function for each kind of decision. State and epoch are checked in the store's script.
+
+An effect that finds the world changed does nothing and says so: the next tick sees it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from nxs_tasks.errors import Stale
+from nxs_tasks.model.decision import Decision, Forget, Nothing, Outcome, Release, Transition
+from nxs_tasks.settings import Settings
+from nxs_tasks.store import FleetStore
+
+DAY_S = 86_400
+
+
+def _transition(decision: Transition, store: FleetStore, settings: Settings) -> str:
+    return store.transition(decision)
+
+
+def _release(decision: Release, store: FleetStore, settings: Settings) -> str:
+    return f"{store.release(decision)} task(s) moved to the shared queue"
+
+
+def _forget(decision: Forget, store: FleetStore, settings: Settings) -> str:
+    store.forget(decision, settings.outcome_days * DAY_S)
+    return "record removed"
+
+
+def _nothing(decision: Nothing, store: FleetStore, settings: Settings) -> str:
+    store.note(decision)
+    return "noted"
+
+
+EFFECTS: dict[type[Any], Callable[[Any, FleetStore, Settings], str]] = {
+    Transition: _transition,
+    Release: _release,
+    Forget: _forget,
+    Nothing: _nothing,
+}
+
+
+def apply(decision: Decision, store: FleetStore, settings: Settings) -> Outcome:
+    """Carry out one decision. Raises `BrokerError` only."""
+    try:
+        detail = EFFECTS[type(decision)](decision, store, settings)
+    except Stale as error:
+        return Outcome(decision=decision, applied=False, detail=str(error))
+    return Outcome(decision=decision, applied=True, detail=detail)
+
+
+def apply_all(
+    decisions: Iterable[Decision], store: FleetStore, settings: Settings
+) -> list[Outcome]:
+    """Carry out decisions in their order."""
+    return [apply(decision, store, settings) for decision in decisions]

@@ -1,0 +1,22 @@
+"""The Celery tasks of the control plane, three lines each. They run in the control worker only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nxs_tasks.control.jobs import JOBS, run_job
+from nxs_tasks.runtime import CONTROL_TASKS, runtime_of
+
+
+def register(app: Any) -> None:
+    """Register one task for each job."""
+    for name in JOBS:
+        app.task(_tick(name), bind=True, name=CONTROL_TASKS + name, ignore_result=True)
+
+
+def _tick(name: str) -> Any:
+    def tick(self: Any) -> None:
+        run_job(runtime_of(self.app), name, node=str(self.request.hostname))
+
+    tick.__name__ = name
+    return tick

@@ -1,0 +1,76 @@
+"""`Fleet(app)`: the composition root, the only file that knows everybody.
+
+It uses Celery's extension points and nothing else: settings, a task router, a worker bootstep, a
+signal, a beat scheduler, a few tasks. Take the line away and the app is a plain Celery app again;
+what waits in Redis is in kombu's own layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import signals
+
+from beat_schedule import beat_schedule
+from nxs_tasks.celery_settings import Change, apply, check
+from nxs_tasks.clock import SYSTEM, Clock
+from nxs_tasks.control import tasks
+from nxs_tasks.errors import SettingError
+from nxs_tasks.model.decision import Explanation
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.policy.fleet.placement import explain
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.settings import Settings, load
+from nxs_tasks.store.connect import check_scheme
+from nxs_tasks.submit import Submitter
+from nxs_tasks.worker.step import InstanceStep
+
+
+class Fleet:
+    """Turns the workers of a Celery app into a fleet.
+
+    ```python
+    app = Celery("shop", broker="redis://...", backend="redis://...")
+    fleet = Fleet(app)
+    ```
+
+    Keyword arguments are settings (`nxs_tasks.settings.Settings`). Nothing is connected to here.
+    Raises `SettingError` for an unknown setting, for a broker that is not Redis or Valkey, and for
+    a Celery setting that contradicts a promise; where the app is configured later, then.
+    """
+
+    def __init__(self, app: Any, *, clock: Clock = SYSTEM, **settings: Any) -> None:
+        if hasattr(app, "nxs_runtime"):
+            raise SettingError(f"the Celery app {app.main!r} already has a fleet")
+        self.app = app
+        self.runtime = Runtime(app, load(settings), clock)
+        self.submitter = Submitter(self.runtime)
+        #: What was changed in the app's Celery settings; empty until the app is configured.
+        self.changes: tuple[Change, ...] = ()
+        app.steps["worker"].add(InstanceStep)
+        tasks.register(app)
+        signals.before_task_publish.connect(self.submitter.on_publish, weak=False)
+        if app.configured:
+            self._configure()
+        else:
+            app.on_after_configure.connect(self._configure, weak=False)
+
+    @property
+    def settings(self) -> Settings:
+        """The effective settings."""
+        return self.runtime.settings
+
+    def snapshot(self) -> Snapshot:
+        """The fleet now. Raises `BrokerError`."""
+        return self.submitter.snapshot()
+
+    def explain(self, task: str) -> Explanation:
+        """Where a task of that name would be placed now, and why not elsewhere."""
+        return explain(task, self.snapshot(), self.settings)
+
+    def _configure(self, **_: Any) -> None:
+        conf = self.app.conf
+        check_scheme(self.runtime.broker_url)
+        check(conf)
+        schedule = beat_schedule(self.settings)
+        self.changes = tuple(apply(conf, self.submitter.route, schedule))

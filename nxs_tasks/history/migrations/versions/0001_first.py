@@ -1,0 +1,57 @@
+"""Transitions, placements and ticks."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def create(table: str, *columns: sa.Column, indexes: tuple[tuple[str, ...], ...]) -> None:
+    op.create_table(
+        table,
+        sa.Column("id", ROW_ID, nullable=False),
+        sa.Column("event_id", sa.String(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        *columns,
+        sa.PrimaryKeyConstraint("id", name=f"pk_{table}"),
+        sa.UniqueConstraint("event_id", name=f"uq_{table}_event_id"),
+    )
+    for names in indexes:
+        op.create_index(f"ix_{table}_{'_'.join(names)}", table, list(names))
+
+
+def upgrade() -> None:
+    create(
+        "nxs_transitions",
+        sa.Column("instance", sa.String(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("event", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("evidence", sa.JSON(), nullable=False),
+        indexes=(("at",), ("instance", "at")),
+    )
+    create(
+        "nxs_placements",
+        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("task", sa.String(), nullable=False),
+        sa.Column("instance", sa.String(), nullable=True),
+        sa.Column("score", sa.Float(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("candidates", sa.JSON(), nullable=False),
+        indexes=(("at",), ("task_id", "at"), ("instance", "at")),
+    )
+    create(
+        "nxs_ticks",
+        sa.Column("job", sa.String(), nullable=False),
+        sa.Column("lateness_s", sa.Float(), nullable=False),
+        sa.Column("took_s", sa.Float(), nullable=False),
+        sa.Column("node", sa.String(), nullable=False),
+        indexes=(("at",), ("job", "at")),
+    )

@@ -1,0 +1,208 @@
+"""The state machine of an instance: one table, and the evidence that drives it.
+
+`TRANSITIONS` holds every transition of spec 2.2, and what a fleet needs beside it: an instance
+whose process is really gone leaves from any state, and a name may be taken again. A pair that is
+not in the table is refused by `next_state`. `docs/states.md` is made from this table.
+
+`evaluate` drives the part of the table that the store's evidence decides today: JOINING → ACTIVE,
+LEAVING → GONE, and GONE on silence with no connection left. Two processes of their own drive the
+rest: a worker announces itself (JOINED, REPLACED) and says that it shuts down (SHUTDOWN). The
+events of DEGRADED, ZOMBIE and FAILED are in the table and nothing raises them yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nxs_tasks.errors import NxsError
+from nxs_tasks.model.decision import Decision, Evidence, Forget, Nothing, Release, Transition
+from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.model.state import ENDED, Event, State
+from nxs_tasks.settings import Settings
+
+_GONE_FROM_ANY = {
+    (state, event): State.GONE
+    for state in State
+    if state not in ENDED
+    for event in (Event.SILENT_CLOSED, Event.REPLACED)
+}
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
+    {
+        (State.JOINING, Event.CONFIRMED): State.ACTIVE,
+        (State.JOINING, Event.JOIN_TIMED_OUT): State.FAILED,
+        (State.JOINING, Event.SHUTDOWN): State.LEAVING,
+        (State.ACTIVE, Event.UNHEALTHY): State.DEGRADED,
+        (State.ACTIVE, Event.SHUTDOWN): State.LEAVING,
+        (State.ACTIVE, Event.SILENT_CONNECTED): State.ZOMBIE,
+        (State.DEGRADED, Event.RECOVERED): State.ACTIVE,
+        (State.DEGRADED, Event.SHUTDOWN): State.LEAVING,
+        (State.DEGRADED, Event.SILENT_CONNECTED): State.ZOMBIE,
+        (State.LEAVING, Event.DRAINED): State.GONE,
+        (State.LEAVING, Event.SILENT_CONNECTED): State.ZOMBIE,
+        (State.ZOMBIE, Event.TERMINATED): State.GONE,
+        **_GONE_FROM_ANY,
+        (State.GONE, Event.JOINED): State.JOINING,
+        (State.FAILED, Event.JOINED): State.JOINING,
+    }
+)
+
+
+class InvalidTransition(NxsError):
+    """The table has no such transition."""
+
+
+def next_state(state: State, event: Event) -> State:
+    """The state after `event`. Raises `InvalidTransition` for a pair that is not in the table."""
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        known = ", ".join(e.name for s, e in TRANSITIONS if s is state)
+        raise InvalidTransition(
+            f"{state} has no transition on {event.name} ({event}); it has: {known}"
+        ) from None
+
+
+def evaluate(snapshot: Snapshot, settings: Settings, now: float) -> list[Decision]:
+    """One decision or more for each instance; `now` is the server's time, s."""
+    return [d for i in snapshot.instances for d in _decide(i, snapshot, settings, now)]
+
+
+def _decide(
+    instance: Instance, snapshot: Snapshot, settings: Settings, now: float
+) -> list[Decision]:
+    evidence = _evidence(instance, snapshot, now)
+    if instance.state in ENDED:
+        return _after_the_end(instance, settings, now, evidence)
+    if _is_gone(instance, evidence, settings):
+        reason = (
+            f"no heartbeat for {evidence['silent_s']:.0f} s and the broker shows no connection "
+            "of its process"
+        )
+        return [_move(instance, Event.SILENT_CLOSED, reason, evidence)]
+    if instance.state is State.JOINING:
+        return [_joining(instance, settings, evidence)]
+    if instance.state is State.LEAVING:
+        return _leaving(instance, evidence)
+    return [_nothing(instance, "healthy heartbeats", evidence, settings)]
+
+
+def _evidence(instance: Instance, snapshot: Snapshot, now: float) -> dict[str, float | int | None]:
+    # A restarted server has closed everybody's connections: silence counts from its start.
+    started = snapshot.server_started_at
+    last = instance.beat_at if instance.beat_at is not None else instance.since
+    heard = last if started is None else max(last, started)
+    return {
+        "silent_s": round(max(0.0, now - heard), 1),
+        "beats": instance.beats,
+        "connections": instance.connections,
+        "held": instance.inflight,
+        "queued": instance.queued,
+    }
+
+
+def _is_gone(instance: Instance, evidence: Evidence, settings: Settings) -> bool:
+    # Unknown connections (None) are no witness: only a counted zero is.
+    return bool(instance.connections == 0 and evidence["silent_s"] > settings.gone_after)
+
+
+def _joining(instance: Instance, settings: Settings, evidence: Evidence) -> Decision:
+    if instance.beats < settings.join_beats:
+        reason = f"{instance.beats} of {settings.join_beats} consecutive heartbeats"
+        return _nothing(instance, reason, evidence, settings)
+    if instance.load.consuming is not True:
+        known = "does not consume" if instance.load.consuming is False else "consumption unknown"
+        return _nothing(instance, f"heartbeats are there, but {known}", evidence, settings)
+    reason = f"{instance.beats} consecutive heartbeats, consuming"
+    return _move(instance, Event.CONFIRMED, reason, evidence)
+
+
+def _leaving(instance: Instance, evidence: Evidence) -> list[Decision]:
+    release = _release(instance, evidence)
+    if not instance.stopped:
+        reason = f"shutting down, still holds {_or_unknown(instance.inflight)} task(s)"
+        return [*release, _nothing_plain(instance, reason, evidence)]
+    if release:
+        return list(release)
+    if instance.inflight is None or instance.queued is None:
+        return [_nothing_plain(instance, "stopped, what it holds is unknown", evidence)]
+    if instance.inflight:
+        reason = f"stopped, and {instance.inflight} held message(s) are not yet given back"
+        return [_nothing_plain(instance, reason, evidence)]
+    reason = "its process has stopped, nothing is held, its queue is empty"
+    return [_move(instance, Event.DRAINED, reason, evidence)]
+
+
+def _after_the_end(
+    instance: Instance, settings: Settings, now: float, evidence: Evidence
+) -> list[Decision]:
+    release = _release(instance, evidence)
+    if release:
+        return list(release)
+    if now - instance.since > settings.gone_kept and not instance.inflight:
+        return [
+            Forget(
+                instance=instance.id,
+                epoch=instance.epoch,
+                source=instance.state,
+                reason=f"{instance.state} for more than {settings.gone_kept:.0f} s",
+                evidence=evidence,
+            )
+        ]
+    held = f", still named as holder of {instance.inflight}" if instance.inflight else ""
+    return [_nothing_plain(instance, f"is {instance.state}{held}", evidence)]
+
+
+def _release(instance: Instance, evidence: Evidence) -> list[Decision]:
+    if not instance.queued:
+        return []
+    return [
+        Release(
+            instance=instance.id,
+            epoch=instance.epoch,
+            source=instance.state,
+            reason=f"{instance.queued} task(s) wait in the queue of an instance that is "
+            f"{instance.state}",
+            evidence=evidence,
+        )
+    ]
+
+
+def _move(instance: Instance, event: Event, reason: str, evidence: Evidence) -> Decision:
+    return Transition(
+        instance=instance.id,
+        epoch=instance.epoch,
+        source=instance.state,
+        target=next_state(instance.state, event),
+        event=event,
+        reason=reason,
+        evidence=evidence,
+    )
+
+
+def _nothing(instance: Instance, reason: str, evidence: Evidence, settings: Settings) -> Decision:
+    silent = evidence["silent_s"]
+    if silent > settings.silent_after:
+        seen = (
+            "the broker cannot say whether it is connected"
+            if instance.connections is None
+            else f"still {instance.connections} connection(s)"
+        )
+        reason = f"silent for {silent:.0f} s, {seen}: gets no new work"
+    return _nothing_plain(instance, reason, evidence)
+
+
+def _nothing_plain(instance: Instance, reason: str, evidence: Evidence) -> Decision:
+    return Nothing(
+        instance=instance.id,
+        epoch=instance.epoch,
+        source=instance.state,
+        reason=reason,
+        evidence=evidence,
+    )
+
+
+def _or_unknown(value: int | None) -> str:
+    return "an unknown number of" if value is None else str(value)

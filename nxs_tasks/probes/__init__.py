@@ -1,0 +1,1 @@
+"""What looks. A probe that fails says None, never zero."""

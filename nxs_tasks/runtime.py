@@ -1,0 +1,98 @@
+"""What every part of one process shares: settings, clock, and the two stores, opened when needed.
+
+`Fleet(app)` makes it and leaves it on the app, where bootsteps, control tasks and the beat find
+it: Celery builds those itself and hands them nothing but the app.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from nxs_tasks.clock import SYSTEM, Clock
+from nxs_tasks.errors import SettingError
+from nxs_tasks.history import History, open_history
+from nxs_tasks.settings import Settings, Sourced
+from nxs_tasks.store import FleetStore, Keys, Wire, connect
+
+#: The queue of the control worker. Nothing else is ever sent there.
+CONTROL_QUEUE = "nxs.control"
+#: What the names of all control tasks begin with.
+CONTROL_TASKS = "nxs.control."
+#: What the names of all own queues begin with.
+OWN_QUEUES = "nxs."
+
+_ATTRIBUTE = "nxs_runtime"
+
+
+class Runtime:
+    """Settings, clock, store and history of one Celery app in one process."""
+
+    def __init__(self, app: Any, sourced: Sourced, clock: Clock = SYSTEM) -> None:
+        self.app = app
+        self.sourced = sourced
+        self.clock = clock
+        self._store: tuple[int, FleetStore] | None = None
+        self._history: tuple[int, History] | None = None
+        setattr(app, _ATTRIBUTE, self)
+
+    @property
+    def settings(self) -> Settings:
+        """The effective settings."""
+        return self.sourced.settings
+
+    @property
+    def shared_queue(self) -> str:
+        """The queue that every instance consumes: the app's default queue."""
+        return str(self.app.conf.task_default_queue)
+
+    @property
+    def broker_url(self) -> str:
+        """Where tasks are written to."""
+        conf = self.app.conf
+        url = conf.broker_write_url or conf.broker_url or self.app.connection_for_write().as_uri()
+        return ";".join(url) if isinstance(url, list | tuple) else str(url)
+
+    def store(self) -> FleetStore:
+        """The live state. One client for each process: a fork gets its own."""
+        if self._store is None or self._store[0] != os.getpid():
+            self._store = (os.getpid(), self.new_store())
+        return self._store[1]
+
+    def new_store(self, client_name: str | None = None) -> FleetStore:
+        """A store with a client of its own, such as for a thread that must not wait for others."""
+        conf = self.app.conf
+        options = dict(conf.broker_transport_options or {})
+        client = connect(
+            self.broker_url,
+            options,
+            ssl=conf.broker_use_ssl,
+            timeout_s=self.settings.broker_timeout,
+            client_name=client_name,
+        )
+        keys = Keys(self.settings.fleet)
+        return FleetStore(
+            client, keys, Wire.from_options(options), self.shared_queue, self.broker_url
+        )
+
+    def history(self) -> History:
+        """The history database, opened and brought up to date on first use."""
+        if self._history is None or self._history[0] != os.getpid():
+            settings = self.settings
+            opened = open_history(settings.history_url, settings.state_path, self.clock)
+            self._history = (os.getpid(), opened)
+        return self._history[1]
+
+    @staticmethod
+    def identity() -> str:
+        """Host and pid of this process."""
+        return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def runtime_of(app: Any) -> Runtime:
+    """The runtime that `Fleet(app)` left on the app. Raises `SettingError` if there is none."""
+    found = getattr(app, _ATTRIBUTE, None)
+    if not isinstance(found, Runtime):
+        raise SettingError(f"the Celery app {app.main!r} has no fleet: add `Fleet(app)` to it")
+    return found

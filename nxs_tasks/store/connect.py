@@ -1,0 +1,166 @@
+"""A client from a Celery broker URL, and clear errors when there is no server to serve us.
+
+Understood: `redis://`, `rediss://`, `redis+socket://`, `sentinel://` (several, joined by ";", with
+`master_name` in the transport options), each as Celery itself reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError as RedisConnectionError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from nxs_tasks.errors import (
+    BrokerError,
+    BrokerRefused,
+    BrokerTooOld,
+    BrokerUnreachable,
+    SettingError,
+)
+
+#: ZADD GT, LMOVE, and scripts that may call TIME before they write.
+OLDEST_SERVER = (6, 2)
+SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
+DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
+
+Client = redis.Redis
+
+
+def safe_url(url: str) -> str:
+    """The address without its password, fit for a message."""
+    return re.sub(r"(?<=://)([^@/;]*):[^@/;]*@", r"\1:***@", url)
+
+
+def check_scheme(url: str) -> None:
+    """Refuse a broker that is not Redis; raises `SettingError`."""
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise SettingError(
+            f"broker_url={safe_url(url)!r}: NXS places work in Redis or Valkey; "
+            f"use one of {', '.join(s + '://' for s in SCHEMES)}"
+        )
+
+
+def connect(
+    url: str,
+    options: Mapping[str, Any] | None = None,
+    ssl: Any = None,
+    timeout_s: float = 2.0,
+    client_name: str | None = None,
+) -> Client:
+    """A lazy client: nothing is sent yet. `options` are Celery's `broker_transport_options`."""
+    check_scheme(url)
+    options = options or {}
+    common: dict[str, Any] = {
+        "decode_responses": True,
+        # A message need not be valid UTF-8; this keeps its bytes intact through read and write.
+        "encoding_errors": "surrogateescape",
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "client_name": client_name,
+        # One more try after a closed connection; a time-out is not tried again.
+        "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    }
+    if isinstance(ssl, Mapping):
+        common.update(ssl)
+    if url.startswith("sentinel://"):
+        return _from_sentinels(url, options, common)
+    first = url.split(";")[0]
+    if first.startswith("redis+socket://"):
+        return _from_socket(first, common)
+    if ssl and first.startswith("redis://"):
+        first = "rediss://" + first.removeprefix("redis://")
+    return redis.Redis.from_url(first, **common)
+
+
+def _from_socket(url: str, common: dict[str, Any]) -> Client:
+    parts = urlsplit(url)
+    db = parse_qs(parts.query).get("virtual_host", ["0"])[0]
+    return redis.Redis(
+        unix_socket_path=unquote(parts.path),
+        db=int(db),
+        password=unquote(parts.password) if parts.password else None,
+        **common,
+    )
+
+
+def _from_sentinels(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> Client:
+    master = options.get("master_name")
+    if not master:
+        raise SettingError(
+            "broker_transport_options: a sentinel:// broker needs 'master_name', "
+            'such as {"master_name": "mymaster"}'
+        )
+    hosts = [urlsplit(part) for part in url.split(";")]
+    sentinel = Sentinel(
+        [(h.hostname or "localhost", h.port or DEFAULT_PORTS["sentinel"]) for h in hosts],
+        sentinel_kwargs=options.get("sentinel_kwargs"),
+    )
+    login = hosts[0]
+    return sentinel.master_for(
+        master,
+        username=unquote(login.username) if login.username else None,
+        password=unquote(login.password) if login.password else None,
+        db=int(login.path.strip("/") or 0),
+        **common,
+    )
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn the client's errors into ours, with the address and what to do, never a password."""
+    where = safe_url(url)
+    try:
+        yield
+    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+        raise BrokerRefused(
+            f"the server at {where} refuses us ({_first_line(error)}): "
+            "check user and password in broker_url"
+        ) from None
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        if "invalid username-password" in str(error) or "WRONGPASS" in str(error):
+            raise BrokerRefused(f"the server at {where} refuses the password") from None
+        raise BrokerUnreachable(
+            f"no Redis or Valkey server answers at {where} ({_first_line(error)}): "
+            "is it running, and is broker_url right?"
+        ) from None
+    except ResponseError as error:
+        if "NOAUTH" in str(error) or "Authentication required" in str(error):
+            raise BrokerRefused(
+                f"the server at {where} wants a password: put it into broker_url"
+            ) from None
+        raise BrokerError(f"the server at {where} answers: {_first_line(error)}") from None
+    except RedisError as error:
+        raise BrokerError(f"the server at {where}: {_first_line(error)}") from None
+
+
+def require_version(info: Mapping[str, Any], url: str) -> None:
+    """Raises `BrokerTooOld` when INFO tells a version below `OLDEST_SERVER`."""
+    text = str(info.get("redis_version", ""))
+    found = tuple(int(n) for n in re.findall(r"\d+", text)[:2])
+    if len(found) == 2 and found < OLDEST_SERVER:
+        oldest = ".".join(map(str, OLDEST_SERVER))
+        raise BrokerTooOld(
+            f"the server at {safe_url(url)} is version {text}; NXS needs {oldest} or newer"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return safe_url(lines[0]) if lines else type(error).__name__

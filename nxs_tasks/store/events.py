@@ -1,0 +1,145 @@
+"""Events on their way from the broker into the history, in three streams.
+
+A transition is written by the same script that makes it, so neither can be without the other.
+Reading is at least once: events are deleted after the history has them, and the history ignores
+an event id that it already has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
+from nxs_tasks.store.connect import explained
+from nxs_tasks.store.store import STREAM_LENGTH, FleetStore
+
+Record = TransitionRecord | PlacementRecord | TickRecord
+Fields = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records read, and the stream ids to delete once they are stored."""
+
+    records: tuple[Record, ...]
+    ids: tuple[tuple[str, tuple[str, ...]], ...]  # stream key, ids
+
+
+class Events:
+    """The three streams of one fleet."""
+
+    def __init__(self, store: FleetStore) -> None:
+        self._store = store
+        self._client = store.client
+        keys = store.keys
+        self._readers: dict[str, Callable[[str, Fields], Record]] = {
+            keys.transitions(): _transition,
+            keys.placements(): _placement,
+            keys.ticks(): _tick,
+        }
+
+    def add_placements(self, placements: Iterable[tuple[str, str, Fields]]) -> None:
+        """Append placements: (task id, task, fields) of each; see `placement_fields`."""
+        with explained(self._store.url):
+            pipe = self._client.pipeline(transaction=False)
+            for task_id, task, fields in placements:
+                pipe.xadd(
+                    self._store.keys.placements(),
+                    cast("Any", {"task_id": task_id, "task": task, **fields}),
+                    maxlen=STREAM_LENGTH,
+                    approximate=True,
+                )
+            pipe.execute()
+
+    def add_tick(self, tick: TickRecord) -> None:
+        """Append one run of a control job, and keep it as the job's last."""
+        fields = {
+            "at": repr(tick.at),
+            "job": tick.job,
+            "lateness_s": repr(tick.lateness_s),
+            "took_s": repr(tick.took_s),
+            "node": tick.node,
+        }
+        with explained(self._store.url):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.xadd(
+                self._store.keys.ticks(),
+                cast("Any", fields),
+                maxlen=STREAM_LENGTH,
+                approximate=True,
+            )
+            pipe.hset(self._store.keys.last_ticks(), tick.job, json.dumps(fields))
+            pipe.execute()
+
+    def last_ticks(self) -> dict[str, TickRecord]:
+        """The last run of each control job."""
+        with explained(self._store.url):
+            found = cast("dict[str, str]", self._client.hgetall(self._store.keys.last_ticks()))
+        return {job: _tick("", json.loads(text)) for job, text in found.items()}
+
+    def read(self, count: int = 1000) -> Batch:
+        """The oldest `count` events of each stream."""
+        records: list[Record] = []
+        ids: list[tuple[str, tuple[str, ...]]] = []
+        for key, reader in self._readers.items():
+            with explained(self._store.url):
+                entries = cast("list[tuple[str, Fields]]", self._client.xrange(key, count=count))
+            records += [reader(id_, fields) for id_, fields in entries]
+            ids.append((key, tuple(id_ for id_, _ in entries)))
+        return Batch(tuple(records), tuple(ids))
+
+    def done(self, batch: Batch) -> None:
+        """Delete what the history has stored."""
+        with explained(self._store.url):
+            for key, ids in batch.ids:
+                if ids:
+                    self._client.xdel(key, *ids)
+
+    def pending_transitions(self, instance_id: str | None = None) -> list[TransitionRecord]:
+        """Transitions that are not yet in the history, oldest first."""
+        key = self._store.keys.transitions()
+        with explained(self._store.url):
+            entries = cast("list[tuple[str, Fields]]", self._client.xrange(key))
+        found = [_transition(id_, fields) for id_, fields in entries]
+        return [t for t in found if instance_id is None or t.instance == instance_id]
+
+
+def _transition(id_: str, fields: Fields) -> TransitionRecord:
+    return TransitionRecord(
+        event_id=f"transition:{id_}",
+        at=float(fields["at"]),
+        instance=fields["instance"],
+        epoch=int(fields["epoch"]),
+        source=fields["source"],
+        target=fields["target"],
+        event=fields["event"],
+        reason=fields["reason"],
+        evidence=json.loads(fields["evidence"]),
+    )
+
+
+def _placement(id_: str, fields: Fields) -> PlacementRecord:
+    return PlacementRecord(
+        event_id=f"placement:{id_}",
+        at=float(fields["at"]),
+        task_id=fields["task_id"],
+        task=fields["task"],
+        instance=fields["instance"] or None,
+        score=float(fields["score"]) if fields["score"] else None,
+        reason=fields["reason"],
+        candidates=tuple(json.loads(fields["candidates"])),
+    )
+
+
+def _tick(id_: str, fields: Fields) -> TickRecord:
+    return TickRecord(
+        event_id=f"tick:{id_}",
+        at=float(fields["at"]),
+        job=fields["job"],
+        lateness_s=float(fields["lateness_s"]),
+        took_s=float(fields["took_s"]),
+        node=fields["node"],
+    )

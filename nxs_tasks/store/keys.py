@@ -1,0 +1,130 @@
+"""Every Redis key of NXS, as functions; and the names of kombu's keys that NXS reads.
+
+NXS keys carry the fleet in a hash tag (`nxs:{default}:…`), so that those of one script live on one
+slot. kombu's keys keep kombu's layout: a queue is a list, one more per priority step
+(`celery`, `celery\\x06\\x163`, …), producers LPUSH, workers BRPOP, so the oldest is at the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: What kombu puts between a queue's name and its priority.
+SEPARATOR = "\x06\x16"
+#: kombu's default priorities, most urgent first.
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How kombu's Redis transport is set up for this app: what its keys look like."""
+
+    prefix: str = ""  # broker_transport_options["global_keyprefix"]
+    sep: str = SEPARATOR
+    steps: tuple[int, ...] = PRIORITY_STEPS
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Wire:
+        """From `broker_transport_options`."""
+        return cls(
+            prefix=str(options.get("global_keyprefix") or ""),
+            sep=str(options.get("sep") or SEPARATOR),
+            steps=tuple(options.get("priority_steps") or PRIORITY_STEPS),
+        )
+
+    def queue_keys(self, queue: str) -> list[str]:
+        """The lists of one queue, most urgent first."""
+        return [
+            f"{self.prefix}{queue}{self.sep}{s}" if s else self.prefix + queue for s in self.steps
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one fleet."""
+
+    fleet: str
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((f"nxs:{{{self.fleet}}}", *parts))
+
+    def members(self) -> str:
+        """Set: the ids of all instances with a record."""
+        return self._key("members")
+
+    def instance(self, instance_id: str) -> str:
+        """Hash: the record of one instance (state, epoch, load, …)."""
+        return self._key("instance", instance_id)
+
+    def outcomes(self, instance_id: str) -> str:
+        """Hash: `<hour>:ok` and `<hour>:failed` counts of the reliability window."""
+        return self._key("outcomes", instance_id)
+
+    def epochs(self) -> str:
+        """Hash: instance id to the last epoch given out; outlives the record."""
+        return self._key("epochs")
+
+    def profiles(self) -> str:
+        """Hash: digest to profile JSON (tasks, queues, tags, versions)."""
+        return self._key("profiles")
+
+    def transitions(self) -> str:
+        """Stream: state transitions on their way into the history."""
+        return self._key("transitions")
+
+    def placements(self) -> str:
+        """Stream: sampled placements on their way into the history."""
+        return self._key("placements")
+
+    def ticks(self) -> str:
+        """Stream: runs of control jobs on their way into the history."""
+        return self._key("ticks")
+
+    def last_ticks(self) -> str:
+        """Hash: control job to its last run, JSON."""
+        return self._key("last-ticks")
+
+    def beat_lease(self) -> str:
+        """String with TTL: who leads among the beats."""
+        return self._key("beat", "lease")
+
+    def beat_term(self) -> str:
+        """Counter: rises with every change of the leading beat."""
+        return self._key("beat", "term")
+
+    def beat_runs(self) -> str:
+        """Hash: schedule entry to its last run, JSON; lets a new leader go on where the old was."""
+        return self._key("beat", "runs")
+
+    def inflight_base(self) -> str:
+        """What the keys of all in-flight hashes begin with."""
+        return self._key("inflight", "")
+
+    def inflight(self, instance_id: str, epoch: int) -> str:
+        """Hash written by kombu (`unacked_key`): delivery tag to held message."""
+        return self._key("inflight", instance_id, str(epoch))
+
+    def inflight_index(self, instance_id: str, epoch: int) -> str:
+        """Sorted set written by kombu (`unacked_index_key`): delivery tag by time of receipt."""
+        return self._key("inflight-index", instance_id, str(epoch))
+
+    def inflight_mutex(self, instance_id: str, epoch: int) -> str:
+        """Lock of kombu's own sweep (`unacked_mutex_key`)."""
+        return self._key("inflight-mutex", instance_id, str(epoch))
+
+    def client_name(self, instance_id: str, epoch: int) -> str:
+        """Name of every connection of a process, as CLIENT LIST shows it."""
+        return f"nxs:{self.fleet}:{instance_id}:{epoch}"
+
+    def own_queue(self, instance_id: str) -> str:
+        """kombu queue that only this instance consumes."""
+        return f"nxs.{instance_id}"
+
+
+def owner_of(inflight_key: str) -> tuple[str, int]:
+    """Instance id and epoch of an in-flight hash's key."""
+    _, _, rest = inflight_key.partition("}:inflight:")
+    instance_id, _, epoch = rest.rpartition(":")
+    return instance_id, int(epoch)

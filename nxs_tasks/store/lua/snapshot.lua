@@ -1,0 +1,35 @@
+-- The whole fleet at one moment: every record, what each holds, and how deep its queue is.
+--
+-- The keys of the instances follow from the members and are built here, from the patterns in ARGV.
+--
+-- KEYS[1] set: members
+-- ARGV[1] key of a record, up to the id
+-- ARGV[2] key of an in-flight hash, up to the id
+-- ARGV[3] key of an own queue, up to the id
+-- ARGV[4] key of the shared queue
+-- ARGV[5..] what follows a queue's key for each priority
+--
+-- Returns {server time, depth of the shared queue, rows}; a row is {id, state, epoch, since,
+-- beat_at, beats, load, profile, ok, failed, stopped, identity, verdict, in flight, queued}.
+
+local function depth(key)
+  local total = 0
+  for i = 5, #ARGV do
+    total = total + redis.call('LLEN', key .. ARGV[i])
+  end
+  return total
+end
+
+local time = redis.call('TIME')
+local rows = {}
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local row = redis.call('HMGET', ARGV[1] .. id, 'state', 'epoch', 'since', 'beat_at', 'beats',
+    'load', 'profile', 'ok', 'failed', 'stopped', 'identity', 'verdict')
+  if row[1] then
+    table.insert(row, 1, id)
+    row[14] = redis.call('HLEN', ARGV[2] .. id .. ':' .. row[3])
+    row[15] = depth(ARGV[3] .. id)
+    rows[#rows + 1] = row
+  end
+end
+return {time[1] .. '.' .. string.format('%06d', tonumber(time[2])), depth(ARGV[4]), rows}

@@ -1,0 +1,293 @@
+"""The live state of one fleet: one method for each script, in the words of the model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any, cast
+
+from nxs_tasks.errors import BrokerError, BrokerUnreachable, MessageError, NameTaken, Stale
+from nxs_tasks.model.decision import Forget, Nothing, Release, Transition
+from nxs_tasks.model.instance import Instance, Load, Profile
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.model.state import State
+from nxs_tasks.store import scripts
+from nxs_tasks.store.connect import Client, explained, require_version
+from nxs_tasks.store.keys import Keys, Wire
+from nxs_tasks.store.message import reroute
+
+#: Streams are trimmed to about this length if no control worker reads them.
+STREAM_LENGTH = 20_000
+#: Messages moved by one call of the script.
+MOVE_BATCH = 200
+
+
+class FleetStore:
+    """The live state of one fleet in one Redis.
+
+    Every method raises `BrokerError` (unreachable, refused, too old) when the server cannot serve.
+    """
+
+    def __init__(self, client: Client, keys: Keys, wire: Wire, shared_queue: str, url: str) -> None:
+        self.client = client
+        self.keys = keys
+        self.wire = wire
+        self.shared_queue = shared_queue
+        self.url = url
+        self._scripts = scripts.load(client)
+        self._profiles: dict[str, Profile] = {}
+
+    def call(self, script: str, keys: list[str], args: Iterable[Any]) -> Any:
+        """Run one script with our errors."""
+        with explained(self.url):
+            return self._scripts[script](keys=keys, args=list(args))
+
+    # server
+
+    def check_server(self) -> Mapping[str, Any]:
+        """INFO of a server that answers, lets us in, and is new enough."""
+        with explained(self.url):
+            info = cast("dict[str, Any]", self.client.info("server"))
+        require_version(info, self.url)
+        return info
+
+    def ping(self) -> None:
+        """One round trip."""
+        with explained(self.url):
+            self.client.ping()
+
+    # an instance's own writes
+
+    def epoch(self, instance_id: str) -> int:
+        """The last epoch given out for a name; 0 if none was."""
+        with explained(self.url):
+            return int(self.client.hget(self.keys.epochs(), instance_id) or 0)
+
+    def join(
+        self,
+        instance_id: str,
+        identity: str,
+        profile: Profile,
+        *,
+        seen_epoch: int,
+        keep_epoch: int = 0,
+    ) -> int:
+        """Take a name, and return the epoch. Raises `NameTaken` if `seen_epoch` is old.
+
+        `keep_epoch` is for a process that has an epoch already and whose record was lost.
+        """
+        text = json.dumps(profile.as_dict(), separators=(",", ":"))
+        keys = self.keys
+        took, epoch = self.call(
+            "join",
+            [
+                keys.members(),
+                keys.instance(instance_id),
+                keys.epochs(),
+                keys.profiles(),
+                keys.transitions(),
+            ],
+            [instance_id, seen_epoch, identity, _digest(text), text, STREAM_LENGTH, keep_epoch],
+        )
+        if not took:
+            raise NameTaken(
+                f"another worker took the name {instance_id!r} at the same moment: "
+                "give each worker its own name (celery worker -n NAME@%h)"
+            )
+        return int(epoch)
+
+    def heartbeat(
+        self,
+        instance_id: str,
+        epoch: int,
+        load: Load,
+        *,
+        longest_gap_s: float,
+        succeeded: int,
+        failed: int,
+        window_days: int,
+        last: bool = False,
+    ) -> tuple[State, int]:
+        """Write one heartbeat; returns the state and the consecutive beats.
+
+        `succeeded` and `failed` are totals of this process. Raises `Stale` if another process has
+        taken the name, or the record is gone.
+        """
+        text = json.dumps({k: v for k, v in asdict(load).items() if v is not None})
+        answer = self.call(
+            "heartbeat",
+            [self.keys.instance(instance_id), self.keys.outcomes(instance_id)],
+            [epoch, longest_gap_s, text, window_days * 24, succeeded, failed, int(last)],
+        )
+        if not answer[0]:
+            raise Stale(f"{instance_id} is now at epoch {answer[1] or 'none'}, not {epoch}")
+        return State(answer[1]), int(answer[2])
+
+    # looking
+
+    def snapshot(self, *, full: bool = False) -> Snapshot:
+        """The fleet at one moment.
+
+        `full` adds what the lifecycle needs and placement does not: the connections of every
+        process as the broker sees them, and since when the server runs (two more calls).
+        """
+        keys, wire = self.keys, self.wire
+        suffixes = [key.removeprefix(wire.prefix) for key in wire.queue_keys("")]
+        taken, shared, rows = self.call(
+            "snapshot",
+            [keys.members()],
+            [
+                keys.instance(""),
+                wire.prefix + keys.inflight_base(),
+                wire.prefix + keys.own_queue(""),
+                wire.prefix + self.shared_queue,
+                *suffixes,
+            ],
+        )
+        self._learn_profiles({row[7] for row in rows if row[7]})
+        connections = self.connections() if full else None
+        instances = (self._instance(row, connections) for row in rows)
+        return Snapshot(
+            taken_at=float(taken),
+            instances=tuple(sorted(instances, key=lambda i: i.id)),
+            shared_queue=self.shared_queue,
+            shared_depth=int(shared),
+            server_started_at=self._started_at(float(taken)) if full else None,
+        )
+
+    def _started_at(self, now: float) -> float | None:
+        uptime = self.check_server().get("uptime_in_seconds")
+        return None if uptime is None else now - float(uptime)
+
+    def _learn_profiles(self, digests: set[str]) -> None:
+        unknown = sorted(digests - set(self._profiles))
+        if not unknown:
+            return
+        with explained(self.url):
+            texts = cast("list[str | None]", self.client.hmget(self.keys.profiles(), unknown))
+        for digest, text in zip(unknown, texts, strict=True):
+            if text is not None:
+                self._profiles[digest] = Profile.from_dict(json.loads(text))
+
+    def _instance(self, row: list[Any], connections: Mapping[str, int] | None) -> Instance:
+        (id_, state, epoch, since, beat_at, beats, load, profile, ok, failed) = row[:10]
+        stopped, identity, verdict, inflight, queued = row[10:]
+        name = self.keys.client_name(id_, int(epoch))
+        return Instance(
+            id=id_,
+            state=State(state),
+            epoch=int(epoch),
+            since=float(since),
+            beat_at=float(beat_at) if beat_at else None,
+            beats=int(beats or 0),
+            load=Load.from_dict(json.loads(load)) if load else Load(),
+            profile=self._profiles.get(profile),
+            succeeded=int(ok or 0),
+            failed=int(failed or 0),
+            inflight=int(inflight),
+            queued=int(queued),
+            connections=None if connections is None else connections.get(name, 0),
+            stopped=stopped == "1",
+            identity=identity or "",
+            verdict=verdict or "",
+        )
+
+    def connections(self) -> Mapping[str, int] | None:
+        """Open connections by client name, or None where CLIENT LIST is not allowed."""
+        try:
+            with explained(self.url):
+                clients = cast("list[dict[str, str]]", self.client.client_list())
+        except BrokerUnreachable:
+            raise
+        except BrokerError:
+            return None
+        return Counter(entry["name"] for entry in clients if entry.get("name"))
+
+    # effects: each checks state and epoch in its script
+
+    def transition(self, decision: Transition) -> str:
+        """Carry out a transition; returns its stream id. Raises `Stale`."""
+        applied, detail = self.call(
+            "transition",
+            [self.keys.instance(decision.instance), self.keys.transitions()],
+            [
+                decision.instance,
+                decision.epoch,
+                decision.source,
+                decision.target,
+                decision.event,
+                decision.reason,
+                json.dumps(dict(decision.evidence)),
+                STREAM_LENGTH,
+            ],
+        )
+        if not applied:
+            raise Stale(f"{decision.instance} is now {detail}")
+        return str(detail)
+
+    def note(self, decision: Nothing) -> None:
+        """Keep the reason why nothing was done. Raises `Stale`."""
+        noted = self.call(
+            "note",
+            [self.keys.instance(decision.instance)],
+            [decision.epoch, decision.source, decision.reason],
+        )
+        if not noted:
+            raise Stale(f"{decision.instance} changed meanwhile")
+
+    def forget(self, decision: Forget, keep_outcomes_s: int) -> None:
+        """Remove the record of an instance that ended. Raises `Stale`."""
+        keys = self.keys
+        gone = self.call(
+            "forget",
+            [
+                keys.members(),
+                keys.instance(decision.instance),
+                keys.outcomes(decision.instance),
+            ],
+            [decision.instance, decision.epoch, decision.source, keep_outcomes_s],
+        )
+        if not gone:
+            raise Stale(f"{decision.instance} changed meanwhile")
+
+    def release(self, decision: Release) -> int:
+        """Move the waiting tasks of an own queue to the shared queue; returns how many.
+
+        Order and priority are kept, and they come before what already waits there: they were
+        placed earlier than they could be run. Raises `Stale`.
+        """
+        own = self.wire.queue_keys(self.keys.own_queue(decision.instance))
+        shared = self.wire.queue_keys(self.shared_queue)
+        return sum(
+            self._move(source, target, decision) for source, target in zip(own, shared, strict=True)
+        )
+
+    def _move(self, source: str, target: str, decision: Release) -> int:
+        total = 0
+        while True:
+            with explained(self.url):
+                raws = cast("list[str]", self.client.lrange(source, 0, MOVE_BATCH - 1))
+            if not raws:
+                return total
+            pairs = [text for raw in raws for text in (raw, self._addressed(raw))]
+            moved = self.call(
+                "move",
+                [self.keys.instance(decision.instance), source, target],
+                [decision.epoch, decision.source, *pairs],
+            )
+            if moved < 0:
+                raise Stale(f"{decision.instance} changed meanwhile; {total} task(s) were moved")
+            total += moved
+
+    def _addressed(self, raw: str) -> str:
+        try:
+            return reroute(raw, self.shared_queue)
+        except MessageError:
+            return raw
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,65 @@
+"""Whether this worker's consumer is really consuming: read from Celery and kombu, never asked.
+
+A worker can be alive, answer pings, and take no work. The sign that counts is that it asks the
+broker for work: kombu's Redis channel sends a BRPOP at least every second, unless all slots are
+taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from celery.worker import state
+
+#: kombu asks every second; five in a row missed is not chance.
+LONGEST_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumption:
+    """What the pool and the consumer are doing. None = could not be read."""
+
+    slots: int | None
+    running: int | None
+    waiting: int | None
+    consuming: bool | None
+    asked_s: float | None
+
+
+def read_consumption(worker: Any, now: float) -> Consumption:
+    """Read the worker in this process; `now` is monotonic, s. Never raises, never waits."""
+    slots = _slots(worker)
+    consuming, asked = _consuming(getattr(worker, "consumer", None), slots, now)
+    return Consumption(
+        slots=slots,
+        running=len(state.active_requests),
+        waiting=len(state.scheduled_requests),
+        consuming=consuming,
+        asked_s=asked,
+    )
+
+
+def _slots(worker: Any) -> int | None:
+    # The same number that Celery's own "prefetch off" compares with.
+    pool = getattr(worker, "pool", None)
+    limit = getattr(worker, "max_concurrency", None) or getattr(pool, "num_processes", None)
+    return int(limit) if limit else None
+
+
+def _consuming(consumer: Any, slots: int | None, now: float) -> tuple[bool | None, float | None]:
+    if consumer is None:
+        return None, None
+    task_consumer = getattr(consumer, "task_consumer", None)
+    channel = getattr(task_consumer, "channel", None)
+    if channel is None:
+        return False, None
+    if slots is not None and len(state.reserved_requests) >= slots:
+        return True, None
+    if not getattr(channel, "active_queues", True):
+        return False, None
+    sent_at = getattr(channel, "_brpop_sent_at", None)
+    if sent_at is None:
+        return None, None
+    asked = max(0.0, now - float(sent_at))
+    return asked <= LONGEST_PAUSE_S, round(asked, 2)

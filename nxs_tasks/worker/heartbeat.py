@@ -1,0 +1,194 @@
+"""The heartbeat of one instance: a thread of its own with a connection of its own.
+
+A thread, because a synchronous client on the event loop would freeze the worker for as long as a
+frozen broker does. When the broker is away it goes on trying; when it is back it resumes. When
+the broker has lost the record (a restart without persistence), it announces itself again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nxs_tasks.clock import Clock
+from nxs_tasks.errors import NxsError, Stale
+from nxs_tasks.model.decision import Transition
+from nxs_tasks.model.instance import Load, Profile
+from nxs_tasks.model.state import ENDED, Event, State
+from nxs_tasks.policy.fleet.lifecycle import TRANSITIONS, next_state
+from nxs_tasks.probes.host import read_host
+from nxs_tasks.settings import Settings
+from nxs_tasks.store import FleetStore
+from nxs_tasks.store.queues import Queues
+from nxs_tasks.worker.consumption import Consumption
+from nxs_tasks.worker.tally import Tally
+
+log = logging.getLogger(__name__)
+
+#: Weight of the newest round trip in the reported latency.
+SMOOTHING = 0.3
+#: A gap of so many periods still counts as consecutive.
+LONGEST_GAP = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this process is."""
+
+    instance: str
+    epoch: int
+    process: str  # host/pid
+    profile: Profile
+
+
+class Heartbeat(threading.Thread):
+    """Sends `beat()` every period until stopped; faster while JOINING."""
+
+    def __init__(
+        self,
+        store: FleetStore,
+        identity: Identity,
+        tally: Tally,
+        settings: Settings,
+        clock: Clock,
+        look: Callable[[float], Consumption],
+    ) -> None:
+        super().__init__(name="nxs-heartbeat", daemon=True)
+        self._store = store
+        self._queues = Queues(store)
+        self._identity = identity
+        self._tally = tally
+        self._settings = settings
+        self._clock = clock
+        self._look = look
+        self._latency_ms: float | None = None
+        self._state = State.JOINING
+        self._failing = False
+        self._leaving = ""
+        self._over = threading.Event()
+        self._woken = threading.Event()
+
+    def run(self) -> None:
+        """Beat until stopped."""
+        while not self._over.is_set():
+            self._woken.clear()
+            self.beat_safely()
+            self._woken.wait(self._period())
+
+    def leave(self, reason: str) -> None:
+        """Announce a graceful shutdown. Safe in a signal handler: the thread does the work."""
+        self._leaving = reason
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End the thread, and say that the process is finished."""
+        self._over.set()
+        self._woken.set()
+        if self.is_alive():
+            self.join(timeout=2 * self._settings.broker_timeout)
+        self.beat_safely(last=True)
+
+    def beat_safely(self, last: bool = False) -> None:
+        """One heartbeat; a failure is logged once for each outage, and tried again at the next."""
+        try:
+            self.beat(last=last)
+        except Stale as error:
+            self._recover(error, last)
+        except NxsError as error:
+            if not self._failing:
+                log.warning("heartbeats pause: %s", error)
+            self._failing = True
+        else:
+            if self._failing:
+                log.warning("heartbeats resume")
+            self._failing = False
+
+    def beat(self, last: bool = False) -> None:
+        """Look, and write what was seen. Raises `BrokerError`, `Stale`."""
+        load = self.observe()
+        self._state, _ = self._store.heartbeat(
+            self._identity.instance,
+            self._identity.epoch,
+            load,
+            longest_gap_s=LONGEST_GAP * self._settings.heartbeat_period,
+            succeeded=self._tally.succeeded,
+            failed=self._tally.failed,
+            window_days=self._settings.outcome_days,
+            last=last,
+        )
+        if self._leaving:
+            self._announce_leaving()
+        elif self._state in ENDED and not last:
+            self._announce_again(f"declared {self._state}, but alive")
+
+    def _announce_leaving(self) -> None:
+        if (self._state, Event.SHUTDOWN) not in TRANSITIONS:
+            return
+        target = next_state(self._state, Event.SHUTDOWN)
+        self._store.transition(
+            Transition(
+                instance=self._identity.instance,
+                epoch=self._identity.epoch,
+                source=self._state,
+                target=target,
+                event=Event.SHUTDOWN,
+                reason=self._leaving,
+                evidence={"process": self._identity.process},
+            )
+        )
+        self._state = target
+
+    def observe(self) -> Load:
+        """What this heartbeat says. Raises `BrokerError` if the broker does not answer."""
+        host = read_host()
+        seen = self._look(self._clock.monotonic())
+        before = self._clock.monotonic()
+        self._store.ping()
+        trip_ms = (self._clock.monotonic() - before) * 1000
+        known = self._latency_ms
+        self._latency_ms = trip_ms if known is None else known + SMOOTHING * (trip_ms - known)
+        own = self._store.keys.own_queue(self._identity.instance)
+        return Load(
+            slots=seen.slots,
+            running=seen.running,
+            waiting=seen.waiting,
+            queued=sum(self._queues.depths(own).values()),
+            load_avg=host.load_avg,
+            cores=host.cores,
+            memory_used=host.memory_used,
+            memory_total=host.memory_total,
+            latency_ms=round(self._latency_ms, 3),
+            consuming=seen.consuming,
+            asked_s=seen.asked_s,
+        )
+
+    def _period(self) -> float:
+        joining = self._state is State.JOINING
+        return self._settings.join_period if joining else self._settings.heartbeat_period
+
+    def _recover(self, error: Stale, last: bool) -> None:
+        if last:
+            return
+        try:
+            if self._store.epoch(self._identity.instance) <= self._identity.epoch:
+                self._announce_again("its record was lost")
+                return
+        except NxsError as failure:
+            error = Stale(f"{error}; {failure}")
+        if not self._failing:
+            log.error("heartbeats stop, another process has taken the name: %s", error)
+        self._failing = True
+
+    def _announce_again(self, why: str) -> None:
+        me = self._identity
+        log.warning("%s announces itself again: %s", me.instance, why)
+        self._store.join(
+            me.instance,
+            me.process,
+            me.profile,
+            seen_epoch=self._store.epoch(me.instance),
+            keep_epoch=me.epoch,
+        )
+        self._state = State.JOINING

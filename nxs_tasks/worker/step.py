@@ -1,0 +1,189 @@
+"""The bootstep: what NXS adds to a `celery worker`, in the order in which it happens.
+
+1. Before anything connects: wait for the broker, take the node name, and set up the transport so
+   that every message that this process holds lies under a key of its own, and every connection
+   carries its name.
+2. Consume the own queue first, then what the worker was started for.
+3. When the pool has started: begin the heartbeat.
+4. On a shutdown signal: announce LEAVING; give the waiting tasks back; say when it is over.
+
+A control worker (`-Q nxs.control`) is no instance: it takes no name and no work of users.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import click
+from celery import bootsteps, signals
+from kombu import Exchange, Queue
+
+from nxs_tasks.clock import wait_until
+from nxs_tasks.errors import BrokerUnreachable, NxsError, SettingError
+from nxs_tasks.model.decision import Release
+from nxs_tasks.model.instance import Profile
+from nxs_tasks.model.state import State
+from nxs_tasks.runtime import CONTROL_QUEUE, Runtime, runtime_of
+from nxs_tasks.worker.consumption import read_consumption
+from nxs_tasks.worker.heartbeat import Heartbeat, Identity
+from nxs_tasks.worker.naming import take_name
+from nxs_tasks.worker.tally import Tally, count_tasks
+
+log = logging.getLogger(__name__)
+
+#: kombu puts a held message back after this. Held messages are NXS's to rescue, and a task may be
+#: long, so kombu's own clock must never strike: ten years.
+NEVER_S = 10 * 365 * 24 * 3600
+#: Between two tries to reach a broker that is not up yet, and how long in all.
+RETRY_S = 2.0
+RETRY_IN_ALL_S = 24 * 3600.0
+
+
+class WorkerRefused(click.ClickException):
+    """A worker that cannot be part of the fleet: `celery worker` prints the reason and ends."""
+
+
+class InstanceStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Makes a worker an instance of the fleet."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._runtime = runtime_of(worker.app)
+        self._heartbeat: Heartbeat | None = None
+        self._identity: Identity | None = None
+        queues = list(worker.app.amqp.queues.consume_from)
+        try:
+            wait_for_server(self._runtime, worker.app.conf.broker_connection_retry_on_startup)
+            if CONTROL_QUEUE in queues:
+                self.enabled = False
+                self._be_control_worker(worker, queues)
+            else:
+                self._be_instance(worker, queues)
+        except NxsError as error:
+            raise WorkerRefused(str(error)) from None
+
+    def _be_control_worker(self, worker: Any, queues: list[str]) -> None:
+        if len(queues) > 1:
+            raise SettingError(
+                f"-Q {','.join(queues)}: a control worker consumes {CONTROL_QUEUE} and nothing "
+                "else, so that the work of users can never starve it (promise I6)"
+            )
+        name = self._runtime.store().keys.client_name(worker.hostname, 0)
+        set_transport_options(worker.app, client_name=name)
+
+    def _be_instance(self, worker: Any, queues: list[str]) -> None:
+        runtime, app = self._runtime, worker.app
+        profile = Profile(
+            tasks=frozenset(app.tasks),
+            queues=frozenset(queues),
+            tags=runtime.settings.tag_set,
+            versions=tuple(sorted(_versions().items())),
+        )
+        process = runtime.identity()
+        store = runtime.store()
+        epoch = take_name(store, worker.hostname, process, profile, runtime.settings)
+        self._identity = Identity(
+            instance=worker.hostname, epoch=epoch, process=process, profile=profile
+        )
+        keys = store.keys
+        set_transport_options(
+            app,
+            client_name=keys.client_name(worker.hostname, epoch),
+            unacked_key=keys.inflight(worker.hostname, epoch),
+            unacked_index_key=keys.inflight_index(worker.hostname, epoch),
+            unacked_mutex_key=keys.inflight_mutex(worker.hostname, epoch),
+            visibility_timeout=NEVER_S,
+        )
+        own = keys.own_queue(worker.hostname)
+        app.amqp.queues[own] = Queue(own, Exchange(""), routing_key=own, no_declare=True)
+        app.amqp.queues.select([own, *queues])
+        self._tally = Tally()
+        count_tasks(app, self._tally)
+
+    def start(self, worker: Any) -> None:
+        """Begin the heartbeat. The pool has forked by now: a fork does not copy threads."""
+        if self._identity is None:
+            return
+        self._heartbeat = Heartbeat(
+            self._runtime.new_store(
+                self._runtime.store().keys.client_name(worker.hostname, self._identity.epoch)
+            ),
+            self._identity,
+            self._tally,
+            self._runtime.settings,
+            self._runtime.clock,
+            look=partial(read_consumption, worker),
+        )
+        self._heartbeat.start()
+        signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
+        signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
+
+    def _on_shutting_down(self, sig: Any = None, how: Any = None, **_: Any) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.leave(f"shutdown signal {sig} ({how})")
+
+    def stop(self, worker: Any) -> None:
+        """The consumer has stopped, the pool still finishes: give back what only waited."""
+        self._give_back()
+
+    def terminate(self, worker: Any) -> None:
+        """A cold shutdown sends no later signal."""
+        self._on_shutdown()
+
+    def _on_shutdown(self, **_: Any) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            # kombu has put back what was received and not started.
+            self._give_back()
+            self._heartbeat = None
+
+    def _give_back(self) -> None:
+        if self._identity is None:
+            return
+        try:
+            moved = self._runtime.store().release(
+                Release(
+                    instance=self._identity.instance,
+                    epoch=self._identity.epoch,
+                    source=State.LEAVING,
+                    reason="the worker shuts down",
+                )
+            )
+        except NxsError as error:
+            log.warning("waiting tasks are left for the control worker to move: %s", error)
+        else:
+            if moved:
+                log.info("%d waiting task(s) given back to the shared queue", moved)
+
+
+def set_transport_options(app: Any, **options: Any) -> None:
+    """Set broker transport options of this process; connections made from now on have them."""
+    app.conf.broker_transport_options = {**(app.conf.broker_transport_options or {}), **options}
+
+
+def wait_for_server(runtime: Runtime, patient: bool) -> None:
+    """Return when the broker serves. Unreachable = try again if `patient`; else raise."""
+
+    def served() -> bool:
+        try:
+            runtime.store().check_server()
+        except BrokerUnreachable as error:
+            if not patient:
+                raise
+            log.error("%s  Trying again in %.0f s.", error, RETRY_S)
+            return False
+        return True
+
+    wait_until(served, RETRY_IN_ALL_S, RETRY_S)
+
+
+def _versions() -> dict[str, str]:
+    packages = {"nxs": "nxs-tasks", "celery": "celery", "kombu": "kombu", "redis": "redis"}
+    found = {name: version(package) for name, package in packages.items()}
+    return {**found, "python": platform.python_version()}

@@ -1,0 +1,85 @@
+"""Counts what became of the tasks of this worker, in its main process.
+
+Celery's signals for success and failure fire in the pool's children, and its events only when
+somebody asked for them. Its documented extension point for what happens to a task in the main
+process is the task's `Request` class, so the counting is a mixin of that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import Ignore, Reject, Retry, Terminated
+from celery.utils.imports import symbol_by_name
+
+#: Ends of a task that say nothing about the instance.
+NEITHER = (Ignore, Reject, Retry, Terminated)
+
+
+class Tally:
+    """Totals since the process started."""
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+
+
+def counting(request_class: Any, tally: Tally) -> Any:
+    """`request_class` with counting. `request_class` is a class or its dotted path."""
+    base = symbol_by_name(request_class)
+
+    class CountingRequest(base):
+        """Judges a task when it is acknowledged: failed if a failure came before, else succeeded.
+
+        Celery replaces `on_success` with one of its own in a subclass, so success has no other
+        sign here than an acknowledgement without a failure. A task that acknowledges early is
+        counted as a success first, and corrected when it fails.
+        """
+
+        _nxs_judged = ""
+
+        def acknowledge(self) -> Any:
+            first = not self.acknowledged
+            answer = super().acknowledge()
+            # A task that was revoked before it started is acknowledged and has no start.
+            if first and not self._nxs_judged and self.time_start is not None:
+                self._nxs_judged = "succeeded"
+                tally.succeeded += 1
+            return answer
+
+        def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+            error = exc_info.exception
+            if isinstance(error, ExceptionWithTraceback):
+                error = error.exc
+            self._nxs_judge(failed=not isinstance(error, (*NEITHER, *self.task.throws)))
+            return super().on_failure(exc_info, *args, **kwargs)
+
+        def on_retry(self, exc_info: Any) -> Any:
+            self._nxs_judge(failed=False)
+            return super().on_retry(exc_info)
+
+        def on_timeout(self, soft: bool, timeout: float) -> Any:
+            if not soft:
+                self._nxs_judge(failed=True)
+            return super().on_timeout(soft, timeout)
+
+        def _nxs_judge(self, failed: bool) -> None:
+            if self._nxs_judged == "succeeded":
+                tally.succeeded -= 1
+            elif self._nxs_judged:
+                return
+            self._nxs_judged = "failed" if failed else "neither"
+            tally.failed += failed
+
+    return CountingRequest
+
+
+def count_tasks(app: Any, tally: Tally) -> None:
+    """Make every registered task of the app be counted in this process."""
+    classes: dict[Any, Any] = {}
+    for task in app.tasks.values():
+        known = classes.get(task.Request)
+        if known is None:
+            known = classes[task.Request] = counting(task.Request, tally)
+        task.Request = known
