@@ -12,7 +12,7 @@ from typing import Any
 from celery import signals
 
 from beat_schedule import beat_schedule
-from nxs_tasks.celery_settings import Change, apply, check
+from nxs_tasks.celery_settings import apply, check
 from nxs_tasks.clock import SYSTEM, Clock
 from nxs_tasks.control import tasks
 from nxs_tasks.errors import SettingError
@@ -45,8 +45,6 @@ class Fleet:
         self.app = app
         self.runtime = Runtime(app, load(settings), clock)
         self.submitter = Submitter(self.runtime)
-        #: What was changed in the app's Celery settings; empty until the app is configured.
-        self.changes: tuple[Change, ...] = ()
         app.steps["worker"].add(InstanceStep)
         tasks.register(app)
         signals.before_task_publish.connect(self.submitter.on_publish, weak=False)
@@ -73,4 +71,4 @@ class Fleet:
         check_scheme(self.runtime.broker_url)
         check(conf)
         schedule = beat_schedule(self.settings)
-        self.changes = tuple(apply(conf, self.submitter.route, schedule))
+        self.runtime.changes = tuple(apply(conf, self.submitter.route, schedule))

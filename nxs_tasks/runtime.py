@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
+from nxs_tasks.celery_settings import Change
 from nxs_tasks.clock import SYSTEM, Clock
 from nxs_tasks.errors import SettingError
 from nxs_tasks.history import History, open_history
@@ -35,6 +37,10 @@ class Runtime:
         self.clock = clock
         self._store: tuple[int, FleetStore] | None = None
         self._history: tuple[int, History] | None = None
+        #: What was changed in the app's Celery settings; empty until the app is configured.
+        self.changes: tuple[Change, ...] = ()
+        #: Called by `flush`: parts that buffer what they will send.
+        self.flushers: list[Callable[[], None]] = []
         setattr(app, _ATTRIBUTE, self)
 
     @property
@@ -83,6 +89,11 @@ class Runtime:
             opened = open_history(settings.history_url, settings.state_path, self.clock)
             self._history = (os.getpid(), opened)
         return self._history[1]
+
+    def flush(self) -> None:
+        """Send what is buffered in this process, before its broker goes away."""
+        for flusher in self.flushers:
+            flusher()
 
     @staticmethod
     def identity() -> str:

@@ -37,6 +37,9 @@ class Weights:
     reliability: float = 0.10
 
 
+WEIGHTS = Weights()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Every knob of NXS. Build it with `load()`, which validates."""
@@ -48,7 +51,7 @@ class Settings:
     tags: str = knob("", "list", "comma-separated tags of this machine, such as gpu,ssd")
 
     threshold: float = knob(0.5, "score", "spec 1.1: an instance must score above this")
-    weights: Weights = knob(Weights(), "weights", "spec 1.1: cpu, memory, queue, latency, …")
+    weights: Weights = knob(WEIGHTS, "weights", "spec 1.1: cpu, memory, queue, latency, …")
     max_queue: int = knob(100, "tasks", "queue depth that counts as full (score 0)")
     max_latency_ms: float = knob(1000.0, "ms", "spec 1.1: round trip that counts as score 0")
     saturation: float = knob(
@@ -165,7 +168,7 @@ def _parse(name: str, value: Any, shown: str) -> Any:
     default = next(f.default for f in fields(Settings) if f.name == name)
     if isinstance(default, Weights):
         return _parse_weights(value, shown)
-    kind = type(default)
+    kind: Any = type(default)
     try:
         return kind(value)
     except (TypeError, ValueError):

@@ -94,6 +94,7 @@ class Submitter:
         self._control = queue_to(CONTROL_QUEUE)
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
+        runtime.flushers.append(self.flush)
         atexit.register(self.flush)
 
     def _reset(self) -> None:

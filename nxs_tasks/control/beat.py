@@ -23,7 +23,7 @@ from nxs_tasks.store.leases import BeatLease
 log = logging.getLogger(__name__)
 
 
-class FleetScheduler(Scheduler):  # type: ignore[misc]
+class FleetScheduler(Scheduler):
     """Celery's scheduler, made safe to run on several nodes. Set by `Fleet(app)`."""
 
     def __init__(self, app: Any, *args: Any, **kwargs: Any) -> None:

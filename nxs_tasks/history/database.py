@@ -89,9 +89,9 @@ def _open_lock(path: Path) -> TextIO:
 @contextmanager
 def _held(lock: TextIO, address: Address) -> Iterator[None]:
     # Two processes that switch a new SQLite file to WAL at once do not wait for each other: one
-    # is told "database is locked" at once, whatever its timeout. So openers queue here.
+    # may be told "database is locked" at once, whatever its timeout. So openers queue here.
     with lock:
-        if not wait_until(lambda: _try_lock(lock), LOCK_WAIT_S):
+        if not wait_until(lambda: _try_lock(lock), LOCK_WAIT_S, poll_s=0.01):
             raise HistoryError(
                 f"history {address.shown}: another process has held {lock.name} "
                 f"for {LOCK_WAIT_S} s while opening; end it, or try again"

@@ -54,6 +54,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with engine.begin() as connection:
         if connection.dialect.name == "sqlite":
+            # Python would begin only before the first INSERT: DDL that came earlier would stay.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'")
@@ -75,9 +76,7 @@ def plain_errors(address: Address) -> Iterator[None]:
 
 def _connect_args(address: Address) -> dict[str, Any]:
     if address.path is not None:
-        # `isolation_level` None: sqlite3 would begin no transaction before DDL, so half a
-        # migration could stay; `writing` begins them itself.
-        return {"timeout": LOCK_WAIT_S, "isolation_level": None}
+        return {"timeout": LOCK_WAIT_S}
     defaults = {
         "application_name": "nxs-history",
         "connect_timeout": _CONNECT_WAIT_S,

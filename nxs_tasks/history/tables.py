@@ -7,9 +7,10 @@ metadata, so that an application that uses SQLModel too does not find NXS among 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, ClassVar
+import math
+from typing import Any, ClassVar
 
-from pydantic import AfterValidator, AllowInfNan, BeforeValidator, StringConstraints
+from pydantic import field_validator
 from sqlalchemy import JSON, BigInteger, Index, Integer, MetaData
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -22,25 +23,17 @@ METADATA = MetaData(
     }
 )
 
+#: Characters. PostgreSQL refuses an index entry of about 2700 bytes.
+KEY_LENGTH = 500
 
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds a NUL character, which PostgreSQL cannot store")
-    text.encode()  # raises ValueError for half a surrogate pair, which is no character
-    return text
+
+def key(*, unique: bool = False) -> Any:
+    """Text that an index is on, alone or with others."""
+    return Field(max_length=KEY_LENGTH, unique=unique)
 
 
 def _decoded(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str | bytes) else value
-
-
-Text = Annotated[str, AfterValidator(_storable)]
-#: Indexed text: PostgreSQL refuses an index entry of about 2700 bytes.
-Key = Annotated[Text, StringConstraints(max_length=500)]
-#: NaN would come back from SQLite as NULL, that is as "unknown".
-Finite = Annotated[float, AllowInfNan(False)]
-Object = Annotated[dict[str, Any], BeforeValidator(_decoded)]
-Objects = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_decoded)]
 
 
 class Row(SQLModel, registry=registry(metadata=METADATA)):
@@ -50,8 +43,20 @@ class Row(SQLModel, registry=registry(metadata=METADATA)):
     id: int | None = Field(
         default=None, primary_key=True, sa_type=BigInteger().with_variant(Integer, "sqlite")
     )
-    event_id: Key = Field(unique=True)
-    at: Finite = Field(index=True)
+    event_id: str = key(unique=True)
+    at: float = Field(index=True)
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        """Refuse what one of the databases would refuse, or give back as something else."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("is not a finite number")
+        if isinstance(value, str):
+            value.encode()  # raises ValueError for half a surrogate pair
+            if "\0" in value:
+                raise ValueError("holds a NUL character")
+        return value
 
 
 class TransitionRow(Row, table=True):
@@ -60,13 +65,15 @@ class TransitionRow(Row, table=True):
     __tablename__ = "nxs_transitions"
     __table_args__: ClassVar[Any] = (Index(None, "instance", "at"),)
 
-    instance: Key
+    instance: str = key()
     epoch: int = Field(ge=-(2**63), lt=2**63, sa_type=BigInteger)
-    source: Text
-    target: Text
-    event: Text
-    reason: Text
-    evidence: Object = Field(sa_type=JSON)
+    source: str
+    target: str
+    event: str
+    reason: str
+    evidence: dict[str, Any] = Field(sa_type=JSON)
+
+    _decode = field_validator("evidence", mode="before")(_decoded)
 
 
 class PlacementRow(Row, table=True):
@@ -75,12 +82,14 @@ class PlacementRow(Row, table=True):
     __tablename__ = "nxs_placements"
     __table_args__: ClassVar[Any] = (Index(None, "task_id", "at"), Index(None, "instance", "at"))
 
-    task_id: Key
-    task: Text
-    instance: Key | None
-    score: Finite | None
-    reason: Text
-    candidates: Objects = Field(sa_type=JSON)
+    task_id: str = key()
+    task: str
+    instance: str | None = key()
+    score: float | None
+    reason: str
+    candidates: tuple[dict[str, Any], ...] = Field(sa_type=JSON)
+
+    _decode = field_validator("candidates", mode="before")(_decoded)
 
 
 class TickRow(Row, table=True):
@@ -89,7 +98,7 @@ class TickRow(Row, table=True):
     __tablename__ = "nxs_ticks"
     __table_args__: ClassVar[Any] = (Index(None, "job", "at"),)
 
-    job: Key
-    lateness_s: Finite
-    took_s: Finite
-    node: Text
+    job: str = key()
+    lateness_s: float
+    took_s: float
+    node: str

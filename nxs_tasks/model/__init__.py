@@ -1,1 +1,1 @@
-"""What is known (`Snapshot`, `Instance`, `Load`) and what is wanted (`Decision`): frozen, no I/O."""
+"""What is known (`Snapshot`, `Instance`) and what is wanted (`Decision`): frozen, no I/O."""

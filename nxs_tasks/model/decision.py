@@ -94,7 +94,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One instance in a placement: its score, its terms, and why it was not chosen ("" if it was)."""
+    """One instance in a placement: score, terms, and why it was not chosen ("" if it was)."""
 
     instance: str
     score: float | None

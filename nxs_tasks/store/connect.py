@@ -17,10 +17,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    ConnectionError as RedisConnectionError,
     NoPermissionError,
     RedisError,
     ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 from redis.retry import Retry
@@ -108,18 +112,19 @@ def _from_sentinels(url: str, options: Mapping[str, Any], common: dict[str, Any]
             'such as {"master_name": "mymaster"}'
         )
     hosts = [urlsplit(part) for part in url.split(";")]
-    sentinel = Sentinel(
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         [(h.hostname or "localhost", h.port or DEFAULT_PORTS["sentinel"]) for h in hosts],
         sentinel_kwargs=options.get("sentinel_kwargs"),
     )
     login = hosts[0]
-    return sentinel.master_for(
+    client: Client = sentinel.master_for(
         master,
         username=unquote(login.username) if login.username else None,
         password=unquote(login.password) if login.password else None,
         db=int(login.path.strip("/") or 0),
         **common,
     )
+    return client
 
 
 @contextmanager

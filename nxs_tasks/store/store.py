@@ -50,9 +50,20 @@ class FleetStore:
     def check_server(self) -> Mapping[str, Any]:
         """INFO of a server that answers, lets us in, and is new enough."""
         with explained(self.url):
-            info = cast("dict[str, Any]", self.client.info("server"))
+            info = self.client.info("server")
         require_version(info, self.url)
         return info
+
+    def persistence(self) -> bool | None:
+        """Whether the append-only file is on and loaded; None if INFO does not tell.
+
+        False also while the server still reads the file: it answers then and refuses to work.
+        """
+        with explained(self.url):
+            info = self.client.info("persistence")
+        if "aof_enabled" not in info:
+            return None
+        return bool(info["aof_enabled"]) and not info.get("loading")
 
     def ping(self) -> None:
         """One round trip."""
@@ -199,7 +210,7 @@ class FleetStore:
         """Open connections by client name, or None where CLIENT LIST is not allowed."""
         try:
             with explained(self.url):
-                clients = cast("list[dict[str, str]]", self.client.client_list())
+                clients = self.client.client_list()
         except BrokerUnreachable:
             raise
         except BrokerError:

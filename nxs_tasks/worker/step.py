@@ -47,7 +47,7 @@ class WorkerRefused(click.ClickException):
     """A worker that cannot be part of the fleet: `celery worker` prints the reason and ends."""
 
 
-class InstanceStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class InstanceStep(bootsteps.StartStopStep):
     """Makes a worker an instance of the fleet."""
 
     requires = ("celery.worker.components:Pool",)

@@ -25,54 +25,62 @@ class Tally:
         self.failed = 0
 
 
+class CountingMixin:
+    """Judges a task when it is acknowledged: failed if a failure came before, else succeeded.
+
+    Celery replaces `on_success` with one of its own in a subclass, so success has no other sign
+    here than an acknowledgement without a failure. A task that acknowledges early is counted as a
+    success first, and corrected when it fails.
+    """
+
+    tally: Tally
+    task: Any
+    acknowledged: bool
+    time_start: float | None
+    _nxs_judged = ""
+
+    def acknowledge(self) -> Any:
+        """Acknowledge, and count a success if nothing was judged yet."""
+        first = not self.acknowledged
+        answer = super().acknowledge()  # type: ignore[misc]
+        # A task that was revoked before it started is acknowledged and has no start.
+        if first and not self._nxs_judged and self.time_start is not None:
+            self._nxs_judged = "succeeded"
+            self.tally.succeeded += 1
+        return answer
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """Count a failure, unless the task declares the error as expected (`throws`)."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        self._nxs_judge(failed=not isinstance(error, (*NEITHER, *self.task.throws)))
+        return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
+
+    def on_retry(self, exc_info: Any) -> Any:
+        """A retry is no end yet."""
+        self._nxs_judge(failed=False)
+        return super().on_retry(exc_info)  # type: ignore[misc]
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """Count a hard time limit as a failure."""
+        if not soft:
+            self._nxs_judge(failed=True)
+        return super().on_timeout(soft, timeout)  # type: ignore[misc]
+
+    def _nxs_judge(self, failed: bool) -> None:
+        if self._nxs_judged == "succeeded":
+            self.tally.succeeded -= 1
+        elif self._nxs_judged:
+            return
+        self._nxs_judged = "failed" if failed else "neither"
+        self.tally.failed += failed
+
+
 def counting(request_class: Any, tally: Tally) -> Any:
-    """`request_class` with counting. `request_class` is a class or its dotted path."""
+    """`request_class` (a class or its dotted path) with counting."""
     base = symbol_by_name(request_class)
-
-    class CountingRequest(base):
-        """Judges a task when it is acknowledged: failed if a failure came before, else succeeded.
-
-        Celery replaces `on_success` with one of its own in a subclass, so success has no other
-        sign here than an acknowledgement without a failure. A task that acknowledges early is
-        counted as a success first, and corrected when it fails.
-        """
-
-        _nxs_judged = ""
-
-        def acknowledge(self) -> Any:
-            first = not self.acknowledged
-            answer = super().acknowledge()
-            # A task that was revoked before it started is acknowledged and has no start.
-            if first and not self._nxs_judged and self.time_start is not None:
-                self._nxs_judged = "succeeded"
-                tally.succeeded += 1
-            return answer
-
-        def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-            error = exc_info.exception
-            if isinstance(error, ExceptionWithTraceback):
-                error = error.exc
-            self._nxs_judge(failed=not isinstance(error, (*NEITHER, *self.task.throws)))
-            return super().on_failure(exc_info, *args, **kwargs)
-
-        def on_retry(self, exc_info: Any) -> Any:
-            self._nxs_judge(failed=False)
-            return super().on_retry(exc_info)
-
-        def on_timeout(self, soft: bool, timeout: float) -> Any:
-            if not soft:
-                self._nxs_judge(failed=True)
-            return super().on_timeout(soft, timeout)
-
-        def _nxs_judge(self, failed: bool) -> None:
-            if self._nxs_judged == "succeeded":
-                tally.succeeded -= 1
-            elif self._nxs_judged:
-                return
-            self._nxs_judged = "failed" if failed else "neither"
-            tally.failed += failed
-
-    return CountingRequest
+    return type("CountingRequest", (CountingMixin, base), {"tally": tally})
 
 
 def count_tasks(app: Any, tally: Tally) -> None:

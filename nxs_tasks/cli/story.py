@@ -1,0 +1,201 @@
+"""`nxs story`: what happened to a task or an instance, and why.
+
+A task: where it is now (waiting, held, neither), where it was placed and on what grounds, what its
+result says. An instance: its record, its transitions with their evidence, what it holds, and the
+last verdict on it, "nothing" included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from nxs_tasks.cli.output import AsJson, age, console, number, print_json
+from nxs_tasks.clock import iso
+from nxs_tasks.errors import NxsError
+from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.store.events import Events
+from nxs_tasks.store.queues import Held, Queues, Waiting
+
+NameOrId = Annotated[str, typer.Argument(help="A task id, or an instance (NAME@HOST).")]
+
+
+def story(context: typer.Context, name: NameOrId, as_json: AsJson = False) -> None:
+    """Tell what happened to a task or an instance, and why."""
+    runtime: Runtime = context.obj.runtime()
+    snapshot = runtime.store().snapshot(full=True)
+    instance = snapshot.get(name)
+    told = (
+        _of_instance(runtime, instance, snapshot)
+        if instance is not None
+        else _of_task(runtime, name, snapshot)
+    )
+    if as_json:
+        print_json(told)
+        return
+    for line in _lines_of_instance(told) if instance is not None else _lines_of_task(told):
+        console().print(line, markup=False, soft_wrap=True)
+    if not told["found"]:
+        raise typer.Exit(1)
+
+
+def _of_instance(runtime: Runtime, instance: Instance, snapshot: Snapshot) -> dict[str, Any]:
+    pending = Events(runtime.store()).pending_transitions(instance.id)
+    past, problem = _history(runtime, "transitions", instance=instance.id)
+    known = {t.event_id for t in past}
+    transitions = sorted([*past, *(t for t in pending if t.event_id not in known)], key=_when)
+    held = [h for h in Queues(runtime.store()).all_held() if h.instance == instance.id]
+    return {
+        "found": True,
+        "instance": instance.id,
+        "state": instance.state,
+        "epoch": instance.epoch,
+        "process": instance.identity,
+        "verdict": instance.verdict,
+        "heartbeat_s": None if instance.beat_at is None else snapshot.taken_at - instance.beat_at,
+        "connections": instance.connections,
+        "queued": instance.queued,
+        "load": asdict(instance.load),
+        "outcomes": {"succeeded": instance.succeeded, "failed": instance.failed},
+        "transitions": [asdict(t) for t in transitions],
+        "held": [_held(h, runtime) for h in held],
+        "history_problem": problem,
+    }
+
+
+def _when(record: Any) -> float:
+    return float(record.at)
+
+
+def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, Any]:
+    store = runtime.store()
+    queues = Queues(store)
+    own = (store.keys.own_queue(i.id) for i in snapshot.instances)
+    waiting = _first(queues.find_waiting(q, task_id) for q in (snapshot.shared_queue, *own))
+    held = [h for h in queues.all_held() if h.envelope.task_id == task_id]
+    placements, problem = _history(runtime, "placements", task_id=task_id)
+    result = runtime.app.AsyncResult(task_id)
+    state = _result_state(result)
+    envelope = waiting.envelope if waiting else held[0].envelope if held else None
+    return {
+        "found": bool(waiting or held or placements or state not in (None, "PENDING")),
+        "task_id": task_id,
+        "task": envelope.task if envelope else placements[0].task if placements else None,
+        "placed": envelope.placed if envelope else None,
+        "waiting": _waiting(waiting) if waiting else None,
+        "held": [_held(h, runtime) for h in held],
+        "result_state": state,
+        "placements": [asdict(p) for p in placements],
+        "sampled": runtime.settings.placement_sample,
+        "history_problem": problem,
+    }
+
+
+def _first(found: Iterable[Waiting | None]) -> Waiting | None:
+    return next((one for one in found if one is not None), None)
+
+
+def _result_state(result: Any) -> str | None:
+    """The state only: a result may hold what is nobody's business. None if there is no backend."""
+    try:
+        return str(result.state)
+    except (AttributeError, NotImplementedError, OSError):
+        return None
+
+
+def _history(runtime: Runtime, what: str, **filters: str) -> tuple[list[Any], str]:
+    """Rows and the problem, if the history cannot be read: a story goes on without it."""
+    try:
+        return list(getattr(runtime.history(), what)(**filters)), ""
+    except NxsError as error:
+        return [], str(error)
+
+
+def _waiting(waiting: Waiting) -> dict[str, Any]:
+    return {"queue": waiting.queue, "priority": waiting.priority, "ahead": waiting.ahead}
+
+
+def _held(held: Held, runtime: Runtime) -> dict[str, Any]:
+    return {
+        "instance": held.instance,
+        "epoch": held.epoch,
+        "task_id": held.envelope.task_id,
+        "task": held.envelope.task,
+        "held_s": None if held.since is None else runtime.clock.now() - held.since,
+    }
+
+
+def _lines_of_instance(told: dict[str, Any]) -> list[str]:
+    outcomes = told["outcomes"]
+    lines = [
+        f"{told['instance']} is {told['state']} (epoch {told['epoch']}, process {told['process']})",
+        f"  last heartbeat {age(told['heartbeat_s'])} ago, "
+        f"{_count(told['connections'])} connection(s), {_count(told['queued'])} waiting, "
+        f"{outcomes['succeeded']} succeeded and {outcomes['failed']} failed in the window",
+        f"  verdict: {told['verdict'] or 'none yet'}",
+        "transitions:",
+    ]
+    for t in told["transitions"]:
+        evidence = ", ".join(f"{k}={v}" for k, v in t["evidence"].items())
+        lines.append(f"  {iso(t['at'])} {t['source'] or '·'} → {t['target']}  {t['reason']}")
+        lines.append(f"      epoch {t['epoch']}, {evidence}")
+    lines.append("holds:" if told["held"] else "holds nothing")
+    lines += [_held_line(h) for h in told["held"]]
+    return lines + _problem(told)
+
+
+def _lines_of_task(told: dict[str, Any]) -> list[str]:
+    lines = [f"task {told['task_id']} ({told['task'] or 'name unknown'})"]
+    placed = told["placed"]
+    if placed:
+        where = placed.get("to") or "the shared queue"
+        score = f" with score {number(placed.get('score'), 3)}" if placed.get("to") else ""
+        lines.append(f"  {iso(float(placed['at']))} placed on {where}{score}: {placed.get('why')}")
+    for p in told["placements"]:
+        lines += _placement_lines(p)
+    if told["waiting"]:
+        w = told["waiting"]
+        lines.append(
+            f"  waits in {w['queue']} (priority {w['priority']}), {w['ahead']} ahead of it"
+        )
+    lines += [f"  held now:{_held_line(h)}" for h in told["held"]]
+    if not told["waiting"] and not told["held"]:
+        lines.append("  neither waits nor is held")
+    if told["result_state"]:
+        lines.append(f"  result backend: {told['result_state']}")
+    if not told["found"]:
+        lines.append("  nothing is known of it: no message, no result, no recorded placement")
+    elif not told["placements"]:
+        lines.append(f"  (the history keeps {told['sampled']:.0%} of the placements; not this one)")
+    return lines + _problem(told)
+
+
+def _placement_lines(placement: dict[str, Any]) -> list[str]:
+    where = placement["instance"] or "the shared queue"
+    lines = [f"  {iso(placement['at'])} weighed: {where}, {placement['reason']}"]
+    for c in placement["candidates"]:
+        parts = " ".join(f"{k} {number(v)}" for k, v in c["terms"].items())
+        lines.append(
+            f"      {c['instance']}: {number(c['score'], 3)} ({parts}) {c['why_not'] or '← chosen'}"
+        )
+    return lines
+
+
+def _held_line(held: dict[str, Any]) -> str:
+    return (
+        f"  {held['task'] or '?'} {held['task_id']} by {held['instance']} "
+        f"(epoch {held['epoch']}) for {age(held['held_s'])}"
+    )
+
+
+def _count(value: int | None) -> str:
+    return "an unknown number of" if value is None else str(value)
+
+
+def _problem(told: dict[str, Any]) -> list[str]:
+    return [f"! without the history: {told['history_problem']}"] if told["history_problem"] else []

@@ -1,0 +1,246 @@
+"""`nxs up`: a whole fleet on this machine in one command.
+
+An embedded server, instances with different numbers of slots, a control worker, a beat, Flower;
+then real work, if there is some; until Ctrl-C, which ends every process, or at once with `--once`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from nxs_tasks.cli.output import console
+from nxs_tasks.cli.processes import (
+    Spec,
+    Supervisor,
+    beat_spec,
+    celery,
+    control_spec,
+    interrupt_on_sigterm,
+    worker_specs,
+)
+from nxs_tasks.cli.server import free_port, server_spec
+from nxs_tasks.cli.status import collect, render
+from nxs_tasks.cli.target import RUNNING_FILE, Running, Target
+from nxs_tasks.clock import wait_until
+from nxs_tasks.errors import BrokerError, NxsError, SettingError, StateDirError
+from nxs_tasks.model.state import State
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.settings import load
+from nxs_tasks.store import FleetStore, Keys, Wire, connect
+
+SERVER_UP_S = 15.0
+FLEET_UP_S = 90.0
+FLOWER_UP_S = 30.0
+
+#: What `--work` names: gets the app, the console and the folder for reports; returns an exit code.
+Work = Callable[[Any, Console, Path], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `nxs up` was asked for."""
+
+    slots: tuple[int, ...]
+    port: int
+    flower_port: int | None
+    work: Work | None
+    out: Path
+    once: bool
+
+
+def up(
+    context: typer.Context,
+    slots: Annotated[
+        str, typer.Option(help="Slots of each instance, comma-separated: one instance for each.")
+    ] = "1,2,3",
+    port: Annotated[int, typer.Option(help="Port of the embedded server; 0 = a free one.")] = 0,
+    flower: Annotated[bool, typer.Option(help="Run Flower.")] = True,
+    flower_port: Annotated[int, typer.Option(help="Port of Flower; 0 = a free one.")] = 0,
+    work: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="Call this when the fleet is up.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the reports of the work.")] = Path("report"),
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the work, with its code.")
+    ] = False,
+) -> None:
+    """Run a whole fleet on this machine: server, instances, control plane, Flower, work."""
+    target: Target = context.obj
+    plan = Plan(
+        slots=_parse_slots(slots),
+        port=port or free_port(),
+        flower_port=(flower_port or free_port()) if flower else None,
+        work=_find_work(work),
+        out=out,
+        once=once,
+    )
+    interrupt_on_sigterm()
+    state_path = _state_dir()
+    with _only_one(state_path):
+        raise typer.Exit(_run(target, plan, state_path, console()))
+
+
+def _run(target: Target, plan: Plan, state_path: Path, out: Console) -> int:
+    url = f"redis://127.0.0.1:{plan.port}/0"
+    target.use_broker(url)
+    os.environ.setdefault("FLOWER_UNAUTHENTICATED_API", "true")
+    try:
+        with Supervisor(state_path / "logs", os.environ) as supervisor:
+            code = _bring_up_and_work(target, plan, state_path, supervisor, out)
+            if not plan.once:
+                out.print("the fleet stays up until Ctrl-C", style="bold")
+                _watch(supervisor, out)
+            return code
+    except KeyboardInterrupt:
+        out.print("\nended every process")
+        return 0 if not plan.once else 130
+    finally:
+        (state_path / RUNNING_FILE).unlink(missing_ok=True)
+
+
+def _bring_up_and_work(
+    target: Target, plan: Plan, state_path: Path, supervisor: Supervisor, out: Console
+) -> int:
+    url = os.environ["NXS_BROKER_URL"]
+    supervisor.start(server_spec(state_path / "server", plan.port))
+    _await_server(url, supervisor)
+    Running(pid=os.getpid(), app=target.name, broker_url=url).write(state_path)
+    runtime = target.runtime()
+    runtime.history()
+    host = socket.gethostname()
+    names = [(f"w{n}@{host}", slots) for n, slots in enumerate(plan.slots, 1)]
+    supervisor.start(*_control_plane(target.name, host, plan))
+    supervisor.start(*worker_specs(target.name, names))
+    with out.status(f"waiting for {len(names)} instances to become ACTIVE"):
+        _await_fleet(runtime, {name for name, _ in names}, supervisor)
+    out.print(render(collect(runtime)))
+    code = plan.work(target.app(), out, plan.out) if plan.work else 0
+    runtime.flush()
+    supervisor.require_alive()
+    if plan.work:
+        out.print(render(collect(runtime)))
+    if plan.flower_port is not None:
+        _await_flower(plan.flower_port, supervisor)
+        out.print(f"Flower: http://127.0.0.1:{plan.flower_port}", soft_wrap=True)
+    out.print(f"logs: {state_path / 'logs'}", soft_wrap=True)
+    return code
+
+
+def _control_plane(app: str, host: str, plan: Plan) -> list[Spec]:
+    specs = [control_spec(app, host), beat_spec(app)]
+    if plan.flower_port is not None:
+        arguments = ("flower", "--address=127.0.0.1", f"--port={plan.flower_port}")
+        specs.append(Spec(name="flower", argv=celery(app, *arguments), grace_s=5.0))
+    return specs
+
+
+def _await_server(url: str, supervisor: Supervisor) -> None:
+    store = FleetStore(connect(url), Keys("up"), Wire(), "", url)
+
+    def serves() -> bool:
+        supervisor.require_alive()
+        try:
+            return store.persistence() is True
+        except BrokerError:
+            return False
+
+    if not wait_until(serves, SERVER_UP_S):
+        raise NxsError(f"the embedded server did not answer within {SERVER_UP_S:.0f} s")
+
+
+def _await_fleet(runtime: Runtime, names: set[str], supervisor: Supervisor) -> None:
+    def active() -> bool:
+        supervisor.require_alive()
+        found = {i.id for i in runtime.store().snapshot().instances if i.state is State.ACTIVE}
+        return names <= found
+
+    if not wait_until(active, FLEET_UP_S, poll_s=0.2):
+        table = [f"{i.id} is {i.state}: {i.verdict}" for i in runtime.store().snapshot().instances]
+        raise NxsError(
+            f"not all instances became ACTIVE within {FLEET_UP_S:.0f} s:\n" + "\n".join(table)
+        )
+
+
+def _await_flower(port: int, supervisor: Supervisor) -> None:
+    def answers() -> bool:
+        supervisor.require_alive()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthcheck", timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    if not wait_until(answers, FLOWER_UP_S):
+        raise NxsError(f"Flower did not answer on port {port} within {FLOWER_UP_S:.0f} s")
+
+
+def _watch(supervisor: Supervisor, out: Console) -> None:
+    def tick() -> bool:
+        for told in supervisor.restart_dead():
+            out.print(told, soft_wrap=True)
+        return False
+
+    while True:
+        wait_until(tick, deadline_s=3600.0, poll_s=0.5)
+
+
+def _state_dir() -> Path:
+    path = load().settings.state_path
+    try:
+        (path / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "not writable")
+    except OSError as error:
+        raise StateDirError(
+            f"the state directory {path} cannot be written ({error.strerror}): "
+            "set NXS_STATE_DIR to one that can"
+        ) from None
+    return path
+
+
+@contextmanager
+def _only_one(state_path: Path) -> Iterator[None]:
+    """Two fleets in one state directory would share a server's files."""
+    with (state_path / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingError(
+                f"another `nxs up` runs with the state directory {state_path}: "
+                "end it, or set NXS_STATE_DIR to another one"
+            ) from None
+        yield
+
+
+def _parse_slots(text: str) -> tuple[int, ...]:
+    try:
+        slots = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        slots = ()
+    if not slots or min(slots) < 1:
+        raise SettingError(f"--slots {text!r}: expected numbers from 1 up, such as 1,2,3")
+    return slots
+
+
+def _find_work(name: str) -> Work | None:
+    if not name:
+        return None
+    module_name, _, function = name.partition(":")
+    try:
+        found: Work = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingError(f"--work {name}: {error}; expected MODULE:FUNCTION") from None
+    return found

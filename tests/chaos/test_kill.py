@@ -1,0 +1,70 @@
+"""What a fleet does when one of its instances is killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nxs_tasks.model.state import State
+from tests.integration.live import PATIENCE_S, Live, live_fleet, shop_app
+
+pytestmark = pytest.mark.chaos
+
+#: Spec 2.2: no instance is carried on for longer than this after its death.
+GONE_WITHIN_S = 30.0
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Live]:
+    with live_fleet(tmp_path) as live:
+        yield live
+
+
+@pytest.fixture
+def shop(live: Live) -> Iterator[Any]:
+    with shop_app(live) as module:
+        yield module
+
+
+def test_a_killed_worker_is_gone_and_gets_nothing_more(live: Live, shop: Any) -> None:
+    live.control_plane()
+    victim, _ = live.worker("w1@t", 1), live.worker("w2@t", 1)
+    live.until_state(State.ACTIVE, "w1@t", "w2@t")
+    naps = [shop.nap.delay(300.0) for _ in range(2)]
+    live.until(lambda: all(i.inflight for i in live.snapshot().instances), "both slots taken")
+    killed_at = live.snapshot().taken_at
+    victim.kill()
+    live.until_state(State.GONE, "w1@t")
+    gone = live.instance("w1@t")
+    assert gone.since - killed_at <= GONE_WITHIN_S
+    assert "no connection" in gone.verdict
+
+    told = json.loads(live.nxs("story", "w1@t", "--json").stdout)
+    assert [h["task_id"] for h in told["held"]] == [
+        nap.id for nap in naps if nap.id == told["held"][0]["task_id"]
+    ]
+    lost = live.nxs("story", told["held"][0]["task_id"]).stdout
+    assert "held now:" in lost
+    assert "by w1@t" in lost
+
+    after = [shop.add.delay(n, n) for n in range(20)]
+    assert live.instance("w1@t").queued == 0, "nothing is placed on the dead"
+    waiting = live.snapshot().shared_depth
+    assert waiting == 20, "w2 is busy, so all wait where the first free slot takes them"
+    live.worker("w3@t", 2)
+    assert [r.get(timeout=PATIENCE_S) for r in after] == [2 * n for n in range(20)]
+
+
+def test_what_was_placed_on_a_worker_before_it_died_runs_elsewhere(live: Live, shop: Any) -> None:
+    """Waiting, not held: the control worker gives it back to the shared queue."""
+    live.control_plane()
+    victim, _ = live.worker("w1@t", 1), live.worker("w2@t", 1)
+    live.until_state(State.ACTIVE, "w1@t", "w2@t")
+    victim.kill()
+    # The view of a submitter may be a second old: it places on the dead.
+    placed = [shop.add.delay(n, 1) for n in range(6)]
+    assert sorted(r.get(timeout=PATIENCE_S) for r in placed) == [1, 2, 3, 4, 5, 6]

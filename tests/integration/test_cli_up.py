@@ -1,0 +1,157 @@
+"""`nxs up` and `nxs node` as a person runs them, and what they say when they cannot."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rich.console import Console
+
+from nxs_tasks.model.state import State
+from tests.integration.live import APP, Live, live_fleet
+
+UP = ("nxs_tasks.cli", "-A", "nxs_tasks.app", "up")
+
+
+def work_well(app: Any, console: Console, out: Path) -> int:
+    """A `--work` for these tests: every instance is ACTIVE when it is called."""
+    snapshot = app.nxs_runtime.store().snapshot()
+    console.print(
+        "working on", *(f"{i.id.partition('@')[0]}={i.state}" for i in snapshot.instances)
+    )
+    out.mkdir(parents=True)
+    return 0
+
+
+def work_badly(app: Any, console: Console, out: Path) -> int:
+    return 7
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Live]:
+    with live_fleet(tmp_path) as live:
+        yield live
+
+
+def children_of(state_dir: str) -> list[psutil.Process]:
+    """Every process on this machine that was started for a state directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("NXS_STATE_DIR") == state_dir:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_up_once_runs_a_fleet_and_its_work_and_leaves_nothing_running(live: Live) -> None:
+    out = live.directory / "out"
+    work = ("--work", f"{__name__}:work_well", "--out", str(out))
+    told = live.command(*UP, "--slots", "1,2", *work, "--once")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "working on w1=ACTIVE w2=ACTIVE" in told.stdout
+    assert "Flower: http://127.0.0.1:" in told.stdout
+    assert out.is_dir()
+    assert children_of(live.env["NXS_STATE_DIR"]) == []
+    assert not (live.directory / "state" / "up.json").exists()
+
+
+def test_up_stays_until_it_is_told_to_end(live: Live) -> None:
+    up = live.start("up", *UP, "--slots", "1", "--no-flower")
+    live.until(lambda: "stays up until Ctrl-C" in up.log, "the fleet to stay up")
+    seen = live.command("nxs_tasks.cli", "status")
+    assert "ACTIVE" in seen.stdout, "another command finds it without being told where it is"
+    second = live.command(*UP, "--no-flower")
+    assert second.returncode == 2
+    assert "another `nxs up` runs with the state directory" in second.stderr
+    up.signal(signal.SIGINT)
+    assert up.wait() == 0
+    assert "ended every process" in up.log
+    assert "Traceback" not in up.log
+    assert children_of(live.env["NXS_STATE_DIR"]) == []
+
+
+def test_up_passes_the_code_of_its_work_on(live: Live) -> None:
+    work = ("--work", f"{__name__}:work_badly")
+    told = live.command(*UP, "--slots", "1", "--no-flower", *work, "--once")
+    assert told.returncode == 7, told.stdout + told.stderr
+    assert children_of(live.env["NXS_STATE_DIR"]) == []
+
+
+def test_node_runs_worker_control_worker_and_beat_and_restarts_what_dies(live: Live) -> None:
+    live.env["NXS_BROKER_URL"] = live.server.url
+    node = live.start("node", "nxs_tasks.cli", "-A", APP, "node", "--slots", "2", "--name", "n1@t")
+    live.until_state(State.ACTIVE, "n1@t")
+    worker = next(
+        p
+        for p in children_of(live.env["NXS_STATE_DIR"])
+        if "n1@t" in p.cmdline() and p.ppid() == node.pid
+    )
+    worker.kill()
+    live.until(lambda: "n1 ended with -9, starting it again" in node.log, "it to be noticed")
+    live.until(lambda: live.instance("n1@t").epoch == 2, "the worker to be started again")
+    live.until_state(State.ACTIVE, "n1@t")
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0
+    assert children_of(live.env["NXS_STATE_DIR"]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "says"),
+    [
+        pytest.param(
+            ("status",),
+            {"SHOP_BROKER": "redis://:hush-hush@127.0.0.1:1/0"},
+            "no Redis or Valkey server answers at redis://:***@127.0.0.1:1/0",
+            id="no server at the URL",
+        ),
+        pytest.param(
+            ("status",),
+            {"NXS_TRESHOLD": "0.4"},
+            "unknown setting 'NXS_TRESHOLD', did you mean 'NXS_THRESHOLD'?",
+            id="an unknown setting",
+        ),
+        pytest.param(
+            ("up",),
+            {"NXS_STATE_DIR": "/proc/nxs"},
+            "the state directory /proc/nxs cannot be written",
+            id="a state directory that cannot be written, for up",
+        ),
+        pytest.param(
+            ("node",),
+            {"NXS_STATE_DIR": "/proc/nxs"},
+            "state directory",
+            id="a state directory that cannot be written, for node",
+        ),
+        pytest.param(("up", "--slots", "1,x"), {}, "--slots '1,x'", id="slots that are none"),
+        pytest.param(("up", "--work", "nowhere:f"), {}, "--work nowhere:f", id="work that is none"),
+    ],
+)
+def test_a_command_that_cannot_says_why(
+    live: Live, arguments: tuple[str, ...], env: dict[str, str], says: str
+) -> None:
+    live.env.update(env)
+    told = live.nxs(*arguments)
+    assert told.returncode == 2, told.stdout + told.stderr
+    assert says in told.stderr
+    assert "hush-hush" not in told.stdout + told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_an_app_that_is_not_there_is_named(live: Live) -> None:
+    told = live.command("nxs_tasks.cli", "-A", "no.such.module", "status")
+    assert told.returncode == 2
+    assert "-A no.such.module: no Celery app there" in told.stderr
+
+
+def test_doctor_tells_what_is_there_and_what_is_not(live: Live) -> None:
+    told = live.command("nxs_tasks.cli.doctor", "check", "-A", APP)
+    assert told.returncode == 1
+    assert "ok      broker" in told.stdout
+    assert "ok      persistence" in told.stdout
+    assert "WRONG   control plane: has never ticked" in told.stdout

@@ -1,0 +1,575 @@
+"""The control plane's jobs and its beat, on a real server and a real SQLite history."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from celery.schedules import crontab
+
+from nxs_tasks import Fleet
+from nxs_tasks.clock import SYSTEM, FakeClock, wait_until
+from nxs_tasks.control import jobs
+from nxs_tasks.control.beat import FleetScheduler
+from nxs_tasks.control.effects import apply_all
+from nxs_tasks.errors import HistoryError
+from nxs_tasks.model.decision import Decision, Forget, Nothing, Outcome, Release, Transition
+from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.state import Event, State
+from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.store import FleetStore, connect
+from nxs_tasks.store.events import Events
+from nxs_tasks.store.leases import BeatLease
+from tests.conftest import MakeApp, Server, add_instance, beat, new_store, set_back
+
+# Each fleet of this process registers the control tasks for all apps of the process.
+pytestmark = pytest.mark.filterwarnings("ignore:Task name 'nxs.control")
+
+DAY_S = 86_400.0
+#: Silence counts from the start of the server, and that of the tests is young.
+QUICK = {"heartbeat_period": 0.1, "gone_after": 1.5}
+
+
+def look(runtime: Runtime, instance_id: str = "w1") -> Instance:
+    found = runtime.store().snapshot(full=True).get(instance_id)
+    assert found is not None
+    return found
+
+
+def acted(outcomes: list[Outcome]) -> list[tuple[str, str, bool]]:
+    """Kind of decision (or the target state), instance, whether applied; without notes."""
+    return [
+        (
+            str(getattr(o.decision, "target", type(o.decision).__name__)),
+            o.decision.instance,
+            o.applied,
+        )
+        for o in outcomes
+        if not isinstance(o.decision, Nothing)
+    ]
+
+
+@contextmanager
+def connected(url: str, instance_id: str, epoch: int) -> Iterator[None]:
+    """A connection of that process, as the broker sees it."""
+    with connect(url, client_name=f"nxs:default:{instance_id}:{epoch}") as client:
+        client.ping()
+        yield
+
+
+class TestLifecycle:
+    @pytest.fixture
+    def runtime(self, make_app: MakeApp, url: str) -> Runtime:
+        runtime = make_app(url, **QUICK).runtime
+        store = runtime.store()
+        assert wait_until(lambda: store.check_server()["uptime_in_seconds"] >= 2, deadline_s=5)
+        return runtime
+
+    def silence(self, store: FleetStore, instance_id: str = "w1", seconds: float = 20.0) -> None:
+        set_back(store, instance_id, "beat_at", seconds)
+
+    def test_no_fleet_is_no_work(self, runtime: Runtime) -> None:
+        assert jobs.lifecycle(runtime) == []
+
+    def test_from_joining_to_active(self, runtime: Runtime, url: str) -> None:
+        store = runtime.store()
+        epoch = add_instance(store, "w1", State.JOINING)
+        with connected(url, "w1", epoch):
+            for beats in (1, 2):
+                assert acted(jobs.lifecycle(runtime)) == []
+                assert look(runtime).verdict == f"{beats} of 3 consecutive heartbeats"
+                beat(store, "w1", epoch, slots=2, consuming=True)
+            assert acted(jobs.lifecycle(runtime)) == [("ACTIVE", "w1", True)]
+            assert look(runtime).state is State.ACTIVE
+            assert acted(jobs.lifecycle(runtime)) == []
+            assert look(runtime).verdict == "healthy heartbeats"
+        confirmed = Events(store).pending_transitions()[-1]
+        assert (confirmed.event, confirmed.evidence["beats"]) == (Event.CONFIRMED, 3)
+        assert confirmed.evidence["connections"] == 1
+
+    def test_who_does_not_consume_stays_joining(self, runtime: Runtime, url: str) -> None:
+        store = runtime.store()
+        epoch = add_instance(store, "w1", State.JOINING)
+        with connected(url, "w1", epoch):
+            for consuming, verdict in [(False, "does not consume"), (None, "unknown")]:
+                for _ in range(3):
+                    beat(store, "w1", epoch, slots=2, consuming=consuming)
+                assert acted(jobs.lifecycle(runtime)) == []
+                assert verdict in look(runtime).verdict
+
+    def test_from_active_over_gone_to_forgotten(self, runtime: Runtime) -> None:
+        store = runtime.store()
+        add_instance(store, "w1", ok=3)
+        store.client.lpush("nxs.w1", "a", "b")
+        self.silence(store)
+        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+        assert acted(jobs.lifecycle(runtime)) == [("Release", "w1", True)]
+        assert store.client.lrange("celery", 0, -1) == ["b", "a"]
+        assert acted(jobs.lifecycle(runtime)) == []
+        assert look(runtime).verdict == "is GONE"
+        set_back(store, "w1", "since", 3590)
+        assert acted(jobs.lifecycle(runtime)) == []
+        set_back(store, "w1", "since", 20)
+        assert acted(jobs.lifecycle(runtime)) == [("Forget", "w1", True)]
+        assert store.snapshot().instances == ()
+        assert 6 * DAY_S < store.client.ttl(store.keys.outcomes("w1")) <= 7 * DAY_S
+        assert jobs.lifecycle(runtime) == []
+
+    def test_one_that_is_gone_and_still_holds_is_not_forgotten(self, runtime: Runtime) -> None:
+        store = runtime.store()
+        epoch = add_instance(store, "w1", State.GONE)
+        set_back(store, "w1", "since", 4000)
+        store.client.hset(store.keys.inflight("w1", epoch), "tag", "message")
+        assert acted(jobs.lifecycle(runtime)) == []
+        assert look(runtime).verdict == "is GONE, still named as holder of 1"
+        store.client.delete(store.keys.inflight("w1", epoch))
+        assert acted(jobs.lifecycle(runtime)) == [("Forget", "w1", True)]
+
+    @pytest.mark.parametrize("state", [State.JOINING, State.DEGRADED, State.LEAVING, State.ZOMBIE])
+    def test_from_any_living_state_to_gone(self, runtime: Runtime, state: State) -> None:
+        add_instance(runtime.store(), "w1", state)
+        self.silence(runtime.store())
+        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+        last = Events(runtime.store()).pending_transitions()[-1]
+        assert (last.source, last.event) == (state, Event.SILENT_CLOSED)
+
+    def test_who_is_silent_and_connected_stays(self, runtime: Runtime, url: str) -> None:
+        epoch = add_instance(runtime.store(), "w1")
+        self.silence(runtime.store())
+        with connected(url, "w1", epoch):
+            assert acted(jobs.lifecycle(runtime)) == []
+            assert look(runtime).state is State.ACTIVE
+        assert wait_until(lambda: look(runtime).connections == 0, deadline_s=5)
+        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+
+    def test_connections_of_an_older_process_are_none_of_this_one(
+        self, runtime: Runtime, url: str
+    ) -> None:
+        add_instance(runtime.store(), "w1")
+        epoch = add_instance(runtime.store(), "w1")
+        self.silence(runtime.store())
+        with connected(url, "w1", epoch - 1):
+            assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+
+    def test_a_restart_of_the_server_condemns_nobody(
+        self, make_app: MakeApp, own_server: Server
+    ) -> None:
+        runtime = make_app(own_server.url).runtime
+        for n in range(3):
+            add_instance(runtime.store(), f"w{n}")
+            self.silence(runtime.store(), f"w{n}")
+        own_server.kill()
+        own_server.start()
+        assert acted(jobs.lifecycle(runtime)) == []
+        assert {i.state for i in runtime.store().snapshot().instances} == {State.ACTIVE}
+
+    def test_where_connections_cannot_be_known_nobody_is_gone(
+        self, runtime: Runtime, make_app: MakeApp, url: str
+    ) -> None:
+        add_instance(runtime.store(), "w1")
+        self.silence(runtime.store())
+        rights = ["on", ">pw", "~*", "&*", "+@all", "-client|list"]
+        with connect(url) as client:
+            client.execute_command("ACL", "SETUSER", "shy", *rights)
+            try:
+                shy = make_app(url.replace("//", "//shy:pw@"), **QUICK).runtime
+                assert acted(jobs.lifecycle(shy)) == []
+                assert look(shy).state is State.ACTIVE
+            finally:
+                client.execute_command("ACL", "DELUSER", "shy")
+        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+
+    def test_leaving(self, runtime: Runtime, url: str) -> None:
+        store = runtime.store()
+        epoch = add_instance(store, "w1", State.LEAVING)
+        held = store.keys.inflight("w1", epoch)
+        store.client.hset(held, "tag", "message")
+        store.client.lpush("nxs.w1", "a")
+        with connected(url, "w1", epoch):
+            assert acted(jobs.lifecycle(runtime)) == [("Release", "w1", True)]
+            assert store.client.lrange("celery", 0, -1) == ["a"]
+            assert look(runtime).verdict == "shutting down, still holds 1 task(s)"
+            store.heartbeat(
+                "w1",
+                epoch,
+                look(runtime).load,
+                longest_gap_s=10,
+                succeeded=0,
+                failed=0,
+                window_days=7,
+                last=True,
+            )
+            assert acted(jobs.lifecycle(runtime)) == []
+            assert "1 held message(s) are not yet given back" in look(runtime).verdict
+            store.client.delete(held)
+            assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+        assert Events(store).pending_transitions()[-1].event == Event.DRAINED
+
+    def test_a_second_run_changes_nothing(self, runtime: Runtime, url: str) -> None:
+        store = runtime.store()
+        add_instance(store, "silent")
+        self.silence(store, "silent")
+        with ExitStack() as connections:
+            for state in State:
+                name = f"{state}@host"
+                epoch = add_instance(store, name, state)
+                connections.enter_context(connected(url, name, epoch))
+            assert ("GONE", "silent", True) in acted(jobs.lifecycle(runtime))
+            assert acted(jobs.lifecycle(runtime)) == []
+            before = store.snapshot().instances
+            recorded = Events(store).pending_transitions()
+            assert jobs.lifecycle(runtime) == []
+        assert store.snapshot().instances == before
+        assert Events(store).pending_transitions() == recorded
+
+    def test_what_was_decided_about_another_world_is_not_done(self, runtime: Runtime) -> None:
+        store = runtime.store()
+        add_instance(store, "silent")
+        self.silence(store, "silent")
+        add_instance(store, "waiting", State.GONE)
+        store.client.lpush("nxs.waiting", "a")
+        add_instance(store, "old", State.GONE)
+        set_back(store, "old", "since", 4000)
+        add_instance(store, "new", State.JOINING)
+        snapshot = store.snapshot(full=True)
+        decisions = evaluate(snapshot, runtime.settings, snapshot.taken_at)
+        kinds = {d.instance: type(d) for d in decisions}
+        assert kinds == {
+            "silent": Transition,
+            "waiting": Release,
+            "old": Forget,
+            "new": Nothing,
+        }
+        for name in kinds:
+            add_instance(store, name, State.JOINING)  # its machine has started it again
+        before, recorded = store.snapshot().instances, Events(store).pending_transitions()
+        outcomes = apply_all(decisions, store, runtime.settings)
+        assert {o.decision.instance: o.applied for o in outcomes} == dict.fromkeys(kinds, False)
+        assert all(o.detail.startswith(f"{o.decision.instance} ") for o in outcomes)
+        assert store.snapshot().instances == before
+        assert Events(store).pending_transitions() == recorded
+        assert store.client.lrange("nxs.waiting", 0, -1) == ["a"]
+
+    def test_one_effect_that_comes_too_late_does_not_stop_the_others(
+        self, runtime: Runtime
+    ) -> None:
+        store = runtime.store()
+        for name in ("w1", "w2"):
+            add_instance(store, name)
+            self.silence(store, name)
+        snapshot = store.snapshot(full=True)
+        decisions: list[Decision] = evaluate(snapshot, runtime.settings, snapshot.taken_at)
+        add_instance(store, "w1")
+        assert acted(apply_all(decisions, store, runtime.settings)) == [
+            ("GONE", "w1", False),
+            ("GONE", "w2", True),
+        ]
+
+
+class TestRecord:
+    @pytest.fixture
+    def fleet(self, make_app: MakeApp, url: str) -> Fleet:
+        return make_app(url, placement_sample=1)
+
+    def fill(self, fleet: Fleet) -> None:
+        """A transition, two placements, a tick."""
+        add_instance(fleet.runtime.store(), "w1", State.JOINING)
+        for n in range(2):
+            fleet.app.send_task("shop.pay", task_id=f"t-{n}", ignore_result=True)
+        jobs.run_job(fleet.runtime, "lifecycle", node="control@host")
+
+    def test_it_moves_everything_into_the_history(self, fleet: Fleet) -> None:
+        self.fill(fleet)
+        pending = Events(fleet.runtime.store()).read().records
+        assert len(pending) == 4
+        assert jobs.record(fleet.runtime) == 4
+        history = fleet.runtime.history()
+        assert {
+            *(r.event_id for r in history.transitions()),
+            *(r.event_id for r in history.placements()),
+            *(r.event_id for r in history.ticks()),
+        } == {r.event_id for r in pending}
+        assert history.transitions()[0] == pending[0]
+        assert {p.task_id for p in history.placements()} == {"t-0", "t-1"}
+        assert history.ticks("lifecycle")[0].node == "control@host"
+        assert Events(fleet.runtime.store()).read().records == ()
+        assert jobs.record(fleet.runtime) == 0
+
+    def test_after_a_crash_between_add_and_done_nothing_is_there_twice(self, fleet: Fleet) -> None:
+        self.fill(fleet)
+        history, events = fleet.runtime.history(), Events(fleet.runtime.store())
+        assert history.add(events.read().records) == 4
+        fleet.app.send_task("shop.pay", task_id="t-2", ignore_result=True)
+        assert jobs.record(fleet.runtime) == 1
+        assert events.read().records == ()
+        assert len(history.transitions()) == 1
+        assert sorted(p.task_id for p in history.placements()) == ["t-0", "t-1", "t-2"]
+        assert len(history.ticks()) == 1
+
+    def test_more_than_one_batch(self, fleet: Fleet) -> None:
+        store = fleet.runtime.store()
+        one = {"at": "1.5", "instance": "", "score": "", "reason": "-", "candidates": "[]"}
+        Events(store).add_placements((f"t-{n}", "shop.pay", one) for n in range(2500))
+        assert jobs.record(fleet.runtime) == 2500
+        assert store.client.xlen(store.keys.placements()) == 0
+        assert len(fleet.runtime.history().placements(limit=9999)) == 2500
+
+    @pytest.mark.xfail(strict=True, raises=HistoryError, reason="it stops all history for good")
+    def test_one_that_cannot_be_kept_does_not_hold_up_the_others(self, fleet: Fleet) -> None:
+        fleet.app.send_task("shop.pay", task_id="x" * 600, ignore_result=True)
+        self.fill(fleet)
+        jobs.record(fleet.runtime)
+        assert len(fleet.runtime.history().transitions()) == 1
+
+    def test_a_broken_history_keeps_the_events(self, make_app: MakeApp, url: str) -> None:
+        fleet = make_app(url, placement_sample=1, history_url="sqlite:////no-such-directory/h.db")
+        self.fill(fleet)
+        with pytest.raises(HistoryError, match="no-such-directory"):
+            jobs.record(fleet.runtime)
+        assert len(Events(fleet.runtime.store()).read().records) == 4
+
+
+class TestRunJob:
+    def test_lateness_is_the_time_beyond_the_period(self, make_app: MakeApp, url: str) -> None:
+        clock = FakeClock()
+        runtime = make_app(url, clock=clock, lifecycle_period=5.0).runtime
+        starts = []
+        for gap in (0.0, 5.0, 12.5, 3.0):
+            clock.advance(gap)
+            starts.append(clock.now())
+            jobs.run_job(runtime, "lifecycle", node="control@host")
+        jobs.record(runtime)
+        ticks = list(reversed(runtime.history().ticks()))
+        assert [(t.job, t.at, t.lateness_s) for t in ticks] == [
+            ("lifecycle", start, late)
+            for start, late in zip(starts, (0.0, 0.0, 7.5, 0.0), strict=True)
+        ]
+        assert {(t.took_s, t.node) for t in ticks} == {(0.0, "control@host")}
+
+    def test_each_job_is_measured_by_its_own_period(self, make_app: MakeApp, url: str) -> None:
+        clock = FakeClock()
+        runtime = make_app(url, clock=clock, lifecycle_period=5.0, prune_period=60.0).runtime
+        for name in ("lifecycle", "prune"):
+            jobs.run_job(runtime, name, node="a")
+        clock.advance(61.0)
+        for name in ("lifecycle", "prune"):
+            jobs.run_job(runtime, name, node="b")
+        last = Events(runtime.store()).last_ticks()
+        assert {name: tick.lateness_s for name, tick in last.items()} == {
+            "lifecycle": 56.0,
+            "prune": 1.0,
+        }
+
+    def test_the_job_is_done(self, make_app: MakeApp, url: str) -> None:
+        runtime = make_app(url).runtime
+        add_instance(runtime.store(), "w1")
+        jobs.run_job(runtime, "record", node="a")
+        assert len(runtime.history().transitions()) == 2
+        assert Events(runtime.store()).last_ticks()["record"].took_s > 0
+
+    def test_prune_keeps_the_days_that_are_set(self, make_app: MakeApp, url: str) -> None:
+        clock = FakeClock()
+        runtime = make_app(url, clock=clock, history_days=2).runtime
+        for _ in range(4):
+            jobs.run_job(runtime, "record", node="a")
+            jobs.record(runtime)
+            clock.advance(DAY_S)
+        assert jobs.prune(runtime) == 2
+        assert [t.at for t in runtime.history().ticks()] == [
+            clock.now() - DAY_S,
+            clock.now() - 2 * DAY_S,
+        ]
+
+    def test_the_control_tasks_run_them(self, make_app: MakeApp, url: str) -> None:
+        fleet = make_app(url)
+        for name in jobs.JOBS:
+            fleet.app.tasks[f"nxs.control.{name}"].apply(throw=True)
+        assert set(Events(fleet.runtime.store()).last_ticks()) == set(jobs.JOBS)
+
+
+class Node(Runtime):
+    """The runtime of another machine: two beats of one process would be one holder."""
+
+    name: str
+
+    def identity(self) -> str:  # type: ignore[override]
+        return self.name
+
+
+class TestBeat:
+    def scheduler(
+        self, make_app: MakeApp, url: str, name: str, entries: dict[str, Any] | None = None
+    ) -> tuple[FleetScheduler, FakeClock]:
+        """A beat of its own machine, with the entry `often` (each minute) or those given."""
+        if entries is None:
+            entries = {"often": {"task": "shop.often", "schedule": 60.0}}
+        # The jobs of the control plane are not due while a test runs.
+        quiet = {"lifecycle_period": DAY_S, "record_period": DAY_S, "prune_period": DAY_S}
+        clock = FakeClock()
+        fleet = make_app(url, {"beat_schedule": entries}, clock=clock, **quiet)
+        node = Node(fleet.app, fleet.runtime.sourced, clock)
+        node.name = name
+        return FleetScheduler(fleet.app), clock
+
+    def sent(self, store: FleetStore) -> int:
+        return int(store.client.llen("celery"))
+
+    def make_due(self, scheduler: FleetScheduler, name: str = "often", by: float = 100.0) -> None:
+        """Let the last run of an entry be so long ago."""
+        entry = scheduler.schedule[name]
+        entry.last_run_at = datetime.fromtimestamp(SYSTEM.now() - by, UTC)
+        scheduler._heap = None
+
+    def daily(self) -> dict[str, Any]:
+        """Once a day, twelve hours from now; the time it was due last is twelve hours ago."""
+        at = datetime.fromtimestamp(SYSTEM.now() + DAY_S / 2, UTC)
+        return {"daily": {"task": "shop.daily", "schedule": crontab(at.minute, at.hour)}}
+
+    def test_one_of_two_leads_and_sends(self, make_app: MakeApp, url: str) -> None:
+        store = new_store(url)
+        a, _ = self.scheduler(make_app, url, "a/1")
+        b, _ = self.scheduler(make_app, url, "b/1")
+        for beat_ in (a, b):
+            self.make_due(beat_)
+        assert (a.tick(), b.tick()) == (0, 5.0)
+        assert BeatLease(store, "", 1).holder() == "a/1"
+        assert self.sent(store) == 1
+        self.make_due(b)
+        for _ in range(3):
+            assert b.tick() == 5.0
+        assert self.sent(store) == 1
+
+    def test_the_pause_is_never_longer_than_a_third_of_the_lease(
+        self, make_app: MakeApp, url: str
+    ) -> None:
+        a, _ = self.scheduler(make_app, url, "a/1", self.daily())
+        assert a.tick() == 5.0
+
+    def test_the_lease_is_renewed_in_time(self, make_app: MakeApp, url: str) -> None:
+        store = new_store(url)
+        a, clock = self.scheduler(make_app, url, "a/1")
+        a.tick()
+        key = store.keys.beat_lease()
+        store.client.pexpire(key, 10_000)
+        clock.advance(4.9)
+        a.tick()
+        assert store.client.pttl(key) <= 10_000
+        clock.advance(0.2)
+        a.tick()
+        assert 14_000 < store.client.pttl(key) <= 15_000
+
+    def test_who_resigns_hands_over_at_once(self, make_app: MakeApp, url: str) -> None:
+        store = new_store(url)
+        a, _ = self.scheduler(make_app, url, "a/1")
+        b, _ = self.scheduler(make_app, url, "b/1")
+        a.tick()
+        b.close()
+        assert BeatLease(store, "", 1).holder() == "a/1"
+        a.close()
+        assert BeatLease(store, "", 1).holder() is None
+        self.make_due(b)
+        assert b.tick() == 0
+        assert BeatLease(store, "", 1).holder() == "b/1"
+        assert self.sent(store) == 1
+
+    def test_who_has_lost_the_lease_sends_no_more(
+        self, make_app: MakeApp, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = new_store(url)
+        a, clock = self.scheduler(make_app, url, "a/1")
+        b, _ = self.scheduler(make_app, url, "b/1")
+        a.tick()
+        store.client.delete(store.keys.beat_lease())  # it ran out: a was frozen for 20 s
+        clock.advance(20.0)
+        b.tick()
+        self.make_due(a)
+        assert a.tick() == 5.0
+        assert self.sent(store) == 0
+        assert BeatLease(store, "", 1).holder() == "b/1"
+        assert "has lost the lead of term 1" in caplog.text
+
+    def test_a_successor_goes_on_from_the_last_runs(self, make_app: MakeApp, url: str) -> None:
+        store = new_store(url)
+        a, _ = self.scheduler(make_app, url, "a/1")
+        b, _ = self.scheduler(make_app, url, "b/1")
+        self.make_due(b)
+        for _ in range(2):
+            self.make_due(a)
+            a.tick()
+        assert a.schedule["often"].total_run_count == 2
+        a.close()
+        assert b.tick() > 0  # b's own memory says that it is due, but a has just sent it
+        assert self.sent(store) == 2
+        assert b.schedule["often"].total_run_count == 2
+        assert b.schedule["often"].last_run_at == a.schedule["often"].last_run_at
+
+    @pytest.mark.parametrize(("hours_ago", "runs"), [(11, 0), (13, 1), (100, 1)])
+    def test_a_daily_entry_runs_once_a_day_whoever_leads(
+        self, make_app: MakeApp, url: str, hours_ago: int, runs: int
+    ) -> None:
+        store = new_store(url)
+        BeatLease(store, "a/1", 15).set_run("daily", SYSTEM.now() - hours_ago * 3600.0, 7)
+        for name in ("b/1", "c/1"):
+            successor, _ = self.scheduler(make_app, url, name, self.daily())
+            for _ in range(3):
+                successor.tick()
+            successor.close()
+            assert self.sent(store) == runs
+        _, count = BeatLease(store, "", 15).runs()["daily"]
+        assert count == 7 + runs
+
+    def test_an_entry_that_is_no_longer_there_is_passed_over(
+        self, make_app: MakeApp, url: str
+    ) -> None:
+        store = new_store(url)
+        BeatLease(store, "a/1", 15).set_run("removed", 1.0, 7)
+        b, _ = self.scheduler(make_app, url, "b/1")
+        self.make_due(b)
+        b.tick()
+        assert self.sent(store) == 1
+        assert "removed" not in b.schedule
+
+    def test_the_jobs_of_the_control_plane_expire_with_their_period(
+        self, make_app: MakeApp, url: str
+    ) -> None:
+        a, _ = self.scheduler(make_app, url, "a/1", {})
+        self.make_due(a, "nxs-lifecycle", by=2 * DAY_S)
+        a.tick()
+        raws: Any = new_store(url).client.lrange("nxs.control", 0, -1)
+        [message] = map(json.loads, raws)
+        assert message["headers"]["task"] == "nxs.control.lifecycle"
+        expires = datetime.fromisoformat(message["headers"]["expires"]).timestamp()
+        assert 0 < expires - SYSTEM.now() <= DAY_S
+
+    def test_without_a_broker_nobody_leads_and_nothing_is_sent(
+        self, make_app: MakeApp, own_server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = new_store(own_server.url)
+        a, clock = self.scheduler(make_app, own_server.url, "a/1")
+        a.tick()
+        own_server.kill()
+        clock.advance(6.0)
+        self.make_due(a)
+        with caplog.at_level(logging.WARNING):
+            assert a.tick() == 5.0
+        assert "this beat stands by" in caplog.text
+        assert a.schedule["often"].total_run_count == 0
+        own_server.start()
+        assert self.sent(store) == 0
+        clock.advance(6.0)
+        assert a.tick() == 0
+        assert self.sent(store) == 1
+
+    def test_it_starts_and_ends_without_a_broker(
+        self, make_app: MakeApp, own_server: Server
+    ) -> None:
+        own_server.kill()
+        a, _ = self.scheduler(make_app, own_server.url, "a/1")
+        assert a.tick() == 5.0
+        a.close()

@@ -1,0 +1,574 @@
+"""The state machine of an instance: the table of spec 2.2, and the evidence that drives it."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nxs_tasks.errors import NxsError
+from nxs_tasks.model.decision import Decision, Forget, Nothing, Release, Transition
+from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.model.state import ENDED, Event, State
+from nxs_tasks.policy.fleet.lifecycle import (
+    TRANSITIONS,
+    InvalidTransition,
+    evaluate,
+    next_state,
+)
+from nxs_tasks.settings import Settings
+from tests.unit.builders import (
+    HOUR,
+    NOW,
+    a_load,
+    a_snapshot,
+    an_instance,
+    case,
+    examples,
+    knobs,
+    known_bug,
+)
+
+SPEC = knobs()
+
+
+def decided(instance: Instance, settings: Settings = SPEC, **snapshot: Any) -> list[Decision]:
+    return evaluate(a_snapshot(instance, **snapshot), settings, NOW)
+
+
+def decision(instance: Instance, settings: Settings = SPEC, **snapshot: Any) -> Decision:
+    [only] = decided(instance, settings, **snapshot)
+    return only
+
+
+def kinds(decisions: list[Decision]) -> list[type[Decision]]:
+    return [type(d) for d in decisions]
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "event", "target"),
+    [
+        case("3 heartbeats: JOINING becomes ACTIVE", State.JOINING, Event.CONFIRMED, State.ACTIVE),
+        case("errors: ACTIVE becomes DEGRADED", State.ACTIVE, Event.UNHEALTHY, State.DEGRADED),
+        case("5 healthy: DEGRADED becomes ACTIVE", State.DEGRADED, Event.RECOVERED, State.ACTIVE),
+        case("shutdown: ACTIVE becomes LEAVING", State.ACTIVE, Event.SHUTDOWN, State.LEAVING),
+        case("drained: LEAVING becomes GONE", State.LEAVING, Event.DRAINED, State.GONE),
+        case(
+            "silent, connected: ACTIVE becomes ZOMBIE",
+            State.ACTIVE,
+            Event.SILENT_CONNECTED,
+            State.ZOMBIE,
+        ),
+        case("terminated: ZOMBIE becomes GONE", State.ZOMBIE, Event.TERMINATED, State.GONE),
+        case(
+            "slow join: JOINING becomes FAILED", State.JOINING, Event.JOIN_TIMED_OUT, State.FAILED
+        ),
+    ],
+)
+def test_the_table_has_the_row_of_the_spec(source: State, event: Event, target: State) -> None:
+    assert TRANSITIONS[source, event] is target
+    assert next_state(source, event) is target
+
+
+def test_every_state_is_reached_from_joining() -> None:
+    reached, frontier = {State.JOINING}, {State.JOINING}
+    while frontier:
+        frontier = {t for (s, _), t in TRANSITIONS.items() if s in frontier} - reached
+        reached |= frontier
+    assert reached == set(State)
+
+
+def test_every_event_leads_somewhere() -> None:
+    assert {event for _, event in TRANSITIONS} == set(Event)
+
+
+def test_no_transition_leads_back_to_its_own_state() -> None:
+    assert [s for (s, _), t in TRANSITIONS.items() if s is t] == []
+
+
+@pytest.mark.parametrize("state", [s for s in State if s not in ENDED])
+@pytest.mark.parametrize("event", [Event.SILENT_CLOSED, Event.REPLACED])
+def test_a_process_that_is_really_gone_leaves_from_any_state(state: State, event: Event) -> None:
+    assert next_state(state, event) is State.GONE
+
+
+@pytest.mark.parametrize("state", sorted(ENDED))
+def test_after_the_end_there_is_only_a_new_beginning(state: State) -> None:
+    assert {e: t for (s, e), t in TRANSITIONS.items() if s is state} == {
+        Event.JOINED: State.JOINING
+    }
+
+
+def test_the_table_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        TRANSITIONS[State.GONE, Event.CONFIRMED] = State.ACTIVE  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("state", "event"), list(product(State, Event)), ids=lambda v: v.name.lower().replace("_", " ")
+)
+def test_a_pair_is_in_the_table_or_refused_by_name(state: State, event: Event) -> None:
+    if (state, event) in TRANSITIONS:
+        assert next_state(state, event) is TRANSITIONS[state, event]
+        return
+    with pytest.raises(InvalidTransition) as refused:
+        next_state(state, event)
+    text = str(refused.value)
+    assert text.startswith(f"{state} has no transition on {event.name} ")
+    possible = text.partition("it has: ")[2].split(", ")
+    assert possible == [e.name for s, e in TRANSITIONS if s is state]
+    assert isinstance(refused.value, NxsError)
+
+
+# --- JOINING -----------------------------------------------------------------------------------
+
+
+def a_newcomer(**more: Any) -> Instance:
+    known: dict[str, Any] = {"state": State.JOINING, "beats": 3, "since": NOW - 3}
+    return an_instance(**{**known, **more})
+
+
+def test_a_newcomer_with_3_heartbeats_that_consumes_becomes_active() -> None:
+    found = decision(a_newcomer(epoch=7))
+    assert isinstance(found, Transition)
+    assert (found.source, found.target, found.event) == (
+        State.JOINING,
+        State.ACTIVE,
+        Event.CONFIRMED,
+    )
+    assert (found.instance, found.epoch) == ("w1", 7)
+    assert found.reason == "3 consecutive heartbeats, consuming"
+    assert found.evidence["beats"] == 3
+
+
+@pytest.mark.parametrize(
+    ("instance", "reason"),
+    [
+        case("it has sent 2 heartbeats", a_newcomer(beats=2), "2 of 3 consecutive heartbeats"),
+        case("it has sent none", a_newcomer(beats=0), "0 of 3 consecutive heartbeats"),
+        case(
+            "whether it consumes is unknown",
+            a_newcomer(consuming=None),
+            "heartbeats are there, but consumption unknown",
+        ),
+        case(
+            "it does not consume",
+            a_newcomer(consuming=False),
+            "heartbeats are there, but does not consume",
+        ),
+        case(
+            "it consumes and has too few heartbeats",
+            a_newcomer(beats=1, consuming=True),
+            "1 of 3 consecutive heartbeats",
+        ),
+    ],
+)
+def test_a_newcomer_stays_as_it_is_when(instance: Instance, reason: str) -> None:
+    found = decision(instance)
+    assert (type(found), found.reason) == (Nothing, reason)
+
+
+def test_how_many_heartbeats_confirm_is_a_setting() -> None:
+    assert isinstance(decision(a_newcomer(beats=4), knobs(join_beats=5)), Nothing)
+    assert isinstance(decision(a_newcomer(beats=5), knobs(join_beats=5)), Transition)
+
+
+@known_bug("heartbeats confirm a newcomer however long ago they were sent")
+@pytest.mark.parametrize("connections", [2, None])
+def test_a_newcomer_that_has_fallen_silent_stays_as_it_is(connections: int | None) -> None:
+    assert isinstance(decision(a_newcomer(silent_for=60, connections=connections)), Nothing)
+
+
+# --- GONE on silence ---------------------------------------------------------------------------
+
+LIVING = [s for s in State if s not in ENDED]
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_silence_without_a_connection_is_the_end(state: State) -> None:
+    found = decision(an_instance(state=state, silent_for=11, connections=0))
+    assert isinstance(found, Transition)
+    assert (found.source, found.target, found.event) == (state, State.GONE, Event.SILENT_CLOSED)
+    assert "no heartbeat for 11 s" in found.reason
+    assert "no connection" in found.reason
+    assert found.evidence["silent_s"] == 11
+    assert found.evidence["connections"] == 0
+
+
+@pytest.mark.parametrize(
+    ("instance", "words"),
+    [
+        case(
+            "its connections are unknown",
+            an_instance(silent_for=999, connections=None),
+            "silent for 999 s, the broker cannot say whether it is connected",
+        ),
+        case(
+            "a connection is left",
+            an_instance(silent_for=999, connections=1),
+            "silent for 999 s, still 1 connection(s)",
+        ),
+        case(
+            "it has been silent no longer than it may",
+            an_instance(silent_for=10, connections=0),
+            "",
+        ),
+        case(
+            "it has sent its heartbeat just now",
+            an_instance(silent_for=0, connections=0),
+            "",
+        ),
+        case(
+            "its heartbeat comes from the future",
+            an_instance(silent_for=-5, connections=0),
+            "",
+        ),
+    ],
+)
+def test_nobody_is_gone_when(instance: Instance, words: str) -> None:
+    found = decision(instance)
+    assert isinstance(found, Nothing)
+    assert found.reason.startswith(words)
+
+
+def test_who_never_sent_a_heartbeat_is_silent_since_it_announced_itself() -> None:
+    def newcomer(age: float) -> Instance:
+        return a_newcomer(silent_for=None, since=NOW - age, beats=0, connections=0)
+
+    assert isinstance(decision(newcomer(9)), Nothing)
+    found = decision(newcomer(12))
+    assert isinstance(found, Transition)
+    assert found.target is State.GONE
+    assert found.evidence["silent_s"] == 12
+
+
+@pytest.mark.parametrize(
+    ("server_age", "gone"),
+    [
+        case("a server that has run for a day proves it", 24 * HOUR, True),
+        case("a server that started 11 s ago proves it", 11, True),
+        case("a server that started 10 s ago does not", 10, False),
+        case("a server that started just now does not", 0, False),
+        case("a server of unknown age proves it", None, True),
+    ],
+)
+def test_silence_counts_from_the_start_of_the_server(server_age: float | None, gone: bool) -> None:
+    found = decision(
+        an_instance(silent_for=600, connections=0),
+        server_started_at=None if server_age is None else NOW - server_age,
+    )
+    assert isinstance(found, Transition) is gone
+    assert found.evidence["silent_s"] == (600 if server_age is None else min(600, server_age))
+
+
+def test_how_long_silence_may_last_is_a_setting() -> None:
+    settings = knobs(gone_after=100)
+    assert isinstance(decision(an_instance(silent_for=99, connections=0), settings), Nothing)
+    assert isinstance(decision(an_instance(silent_for=101, connections=0), settings), Transition)
+
+
+@pytest.mark.parametrize("state", [State.ACTIVE, State.DEGRADED, State.ZOMBIE])
+def test_who_sends_heartbeats_is_left_alone(state: State) -> None:
+    assert isinstance(decision(an_instance(state=state)), Nothing)
+
+
+def test_who_is_silent_a_little_longer_gets_no_new_work_and_that_is_told() -> None:
+    assert decision(an_instance(silent_for=15)).reason == "healthy heartbeats"
+    assert decision(an_instance(silent_for=16)).reason == (
+        "silent for 16 s, still 2 connection(s): gets no new work"
+    )
+
+
+# --- LEAVING -----------------------------------------------------------------------------------
+
+
+def a_leaver(**more: Any) -> Instance:
+    return an_instance(**{"state": State.LEAVING, **more})
+
+
+@pytest.mark.parametrize(
+    ("instance", "kind", "reason"),
+    [
+        case(
+            "it still runs two tasks",
+            a_leaver(held=2),
+            Nothing,
+            "shutting down, still holds 2 task(s)",
+        ),
+        case(
+            "it holds nothing and has not stopped",
+            a_leaver(),
+            Nothing,
+            "shutting down, still holds 0 task(s)",
+        ),
+        case(
+            "what it holds is unknown and it has not stopped",
+            a_leaver(held=None),
+            Nothing,
+            "shutting down, still holds an unknown number of task(s)",
+        ),
+        case(
+            "it has stopped and still holds one",
+            a_leaver(stopped=True, held=1),
+            Nothing,
+            "stopped, and 1 held message(s) are not yet given back",
+        ),
+        case(
+            "it has stopped and what it holds is unknown",
+            a_leaver(stopped=True, held=None),
+            Nothing,
+            "stopped, what it holds is unknown",
+        ),
+        case(
+            "it has stopped and its queue is unknown",
+            a_leaver(stopped=True, queued=None),
+            Nothing,
+            "stopped, what it holds is unknown",
+        ),
+        case(
+            "it has stopped and tasks wait in its queue",
+            a_leaver(stopped=True, queued=3),
+            Release,
+            "3 task(s) wait in the queue of an instance that is LEAVING",
+        ),
+        case(
+            "it has stopped, holds one, and one waits",
+            a_leaver(stopped=True, held=1, queued=1),
+            Release,
+            "1 task(s) wait in the queue of an instance that is LEAVING",
+        ),
+        case(
+            "it has stopped and nothing is left",
+            a_leaver(stopped=True),
+            Transition,
+            "its process has stopped, nothing is held, its queue is empty",
+        ),
+    ],
+)
+def test_a_leaving_instance(instance: Instance, kind: type[Decision], reason: str) -> None:
+    found = decision(instance)
+    assert (type(found), found.reason) == (kind, reason)
+
+
+def test_a_leaving_instance_gives_its_queue_back_before_it_has_stopped() -> None:
+    release, nothing = decided(a_leaver(held=1, queued=2))
+    assert isinstance(release, Release)
+    assert isinstance(nothing, Nothing)
+    assert nothing.reason == "shutting down, still holds 1 task(s)"
+
+
+def test_a_drained_instance_is_gone() -> None:
+    found = decision(a_leaver(stopped=True, epoch=3))
+    assert isinstance(found, Transition)
+    assert (found.target, found.event, found.epoch) == (State.GONE, Event.DRAINED, 3)
+
+
+def test_a_leaving_instance_that_vanishes_is_gone_with_all_it_holds() -> None:
+    found = decision(a_leaver(held=2, queued=2, silent_for=60, connections=0))
+    assert isinstance(found, Transition)
+    assert found.event is Event.SILENT_CLOSED
+    assert (found.evidence["held"], found.evidence["queued"]) == (2, 2)
+
+
+# --- after the end -----------------------------------------------------------------------------
+
+
+def a_departed(age: float = 60.0, **more: Any) -> Instance:
+    known: dict[str, Any] = {
+        "state": State.GONE,
+        "since": NOW - age,
+        "silent_for": age + 60,
+        "connections": 0,
+    }
+    return an_instance(**{**known, **more})
+
+
+@pytest.mark.parametrize("state", sorted(ENDED))
+@pytest.mark.parametrize(
+    ("more", "kind", "reason"),
+    [
+        case("its record is kept for a while", {}, Nothing, "is {}"),
+        case("its record is kept for an hour", {"age": HOUR}, Nothing, "is {}"),
+        case(
+            "its record is removed after an hour",
+            {"age": HOUR + 1},
+            Forget,
+            "{} for more than 3600 s",
+        ),
+        case(
+            "its queue is given back first",
+            {"age": 2 * HOUR, "queued": 2},
+            Release,
+            "2 task(s) wait in the queue of an instance that is {}",
+        ),
+        case(
+            "its record is kept while it holds messages",
+            {"age": 99 * HOUR, "held": 2},
+            Nothing,
+            "is {}, still named as holder of 2",
+        ),
+        case(
+            "its record is kept while it holds messages for a later time",
+            {"age": 99 * HOUR, "waiting": 1},
+            Nothing,
+            "is {}, still named as holder of 1",
+        ),
+    ],
+)
+def test_after_the_end(
+    state: State, more: dict[str, Any], kind: type[Decision], reason: str
+) -> None:
+    found = decision(a_departed(state=state, **more))
+    assert (type(found), found.reason) == (kind, reason.format(state))
+    assert (found.source, found.epoch) == (state, 1)
+
+
+@known_bug("unknown counts as nothing left")
+@pytest.mark.parametrize("unknown", ["held", "queued"])
+def test_a_record_is_kept_while_what_is_left_is_unknown(unknown: str) -> None:
+    assert isinstance(decision(a_departed(2 * HOUR, **{unknown: None})), Nothing)
+
+
+def test_how_long_a_record_is_kept_is_a_setting() -> None:
+    assert isinstance(decision(a_departed(60), knobs(gone_kept=59)), Forget)
+    assert isinstance(decision(a_departed(60), knobs(gone_kept=61)), Nothing)
+
+
+# --- the whole fleet ---------------------------------------------------------------------------
+
+
+def test_an_empty_fleet_needs_no_decision() -> None:
+    assert evaluate(a_snapshot(), SPEC, NOW) == []
+
+
+def test_decisions_come_in_the_order_of_the_instances() -> None:
+    snapshot = a_snapshot(
+        an_instance("w3"), a_leaver(name="w2", queued=1), a_newcomer(name="w1", beats=1)
+    )
+    assert [d.instance for d in evaluate(snapshot, SPEC, NOW)] == ["w1", "w2", "w2", "w3"]
+
+
+def test_a_life_from_announcement_to_oblivion() -> None:
+    story = [
+        a_newcomer(beats=2),
+        a_newcomer(),
+        an_instance(),
+        a_leaver(queued=1),
+        a_leaver(stopped=True),
+        a_departed(2 * HOUR),
+    ]
+    assert [kinds(decided(chapter)) for chapter in story] == [
+        [Nothing],
+        [Transition],
+        [Nothing],
+        [Release, Nothing],
+        [Transition],
+        [Forget],
+    ]
+    moves = [d for chapter in story for d in decided(chapter) if isinstance(d, Transition)]
+    assert [(m.source, m.target) for m in moves] == [
+        (State.JOINING, State.ACTIVE),
+        (State.LEAVING, State.GONE),
+    ]
+
+
+# --- properties --------------------------------------------------------------------------------
+
+few = st.none() | st.integers(0, 3)
+times = st.none() | st.floats(-10, 100) | st.sampled_from((9.9, 10.0, 10.1, 15.0, 3601.0))
+
+
+@st.composite
+def instances(draw: st.DrawFn, name: str) -> Instance:
+    """An instance in any state with any evidence."""
+    return an_instance(
+        name,
+        state=draw(st.sampled_from(State)),
+        epoch=draw(st.integers(1, 9)),
+        since=NOW - draw(st.sampled_from((0.0, 5.0, 60.0, 3600.0, 9999.0))),
+        silent_for=draw(times),
+        beats=draw(st.integers(0, 5)),
+        inflight=draw(few),
+        queued=draw(few),
+        connections=draw(few),
+        stopped=draw(st.booleans()),
+        load=a_load(waiting=draw(few), consuming=draw(st.sampled_from((True, False, None)))),
+    )
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Snapshot:
+    """A fleet of any instances on a server of any age."""
+    count = draw(st.integers(0, 4))
+    started = draw(st.sampled_from((None, 0.0, 5.0, 11.0, 9999.0)))
+    return a_snapshot(
+        *[draw(instances(f"w{n}")) for n in range(count)],
+        server_started_at=None if started is None else NOW - started,
+    )
+
+
+@examples(80)
+@given(fleets())
+def test_everyone_gets_a_decision_with_reason_evidence_and_precondition(
+    snapshot: Snapshot,
+) -> None:
+    decisions = evaluate(snapshot, SPEC, NOW)
+    assert {d.instance for d in decisions} == {i.id for i in snapshot.instances}
+    for found in decisions:
+        instance = snapshot.get(found.instance)
+        assert instance is not None
+        assert (found.source, found.epoch) == (instance.state, instance.epoch)
+        assert found.reason
+        assert found.evidence["connections"] == instance.connections
+    order = [i.id for i in snapshot.instances]
+    assert all(order.index(a.instance) <= order.index(b.instance) for a, b in pairwise(decisions))
+
+
+@examples(150)
+@given(fleets())
+def test_every_transition_is_in_the_table_and_condemns_nobody_on_the_unknown(
+    snapshot: Snapshot,
+) -> None:
+    moves = [d for d in evaluate(snapshot, SPEC, NOW) if isinstance(d, Transition)]
+    for move in moves:
+        instance = snapshot.get(move.instance)
+        assert instance is not None
+        assert TRANSITIONS[move.source, move.event] is move.target
+        assert instance.state is move.source
+        if move.event is Event.DRAINED:
+            assert (instance.stopped, instance.inflight, instance.queued) == (True, 0, 0)
+        elif move.target is State.GONE:
+            assert instance.connections == 0
+            heard = instance.since if instance.beat_at is None else instance.beat_at
+            started = snapshot.server_started_at
+            assert NOW - heard > SPEC.gone_after
+            assert started is None or NOW - started > SPEC.gone_after
+        else:
+            assert move.target is State.ACTIVE
+            assert instance.beats >= 3
+            assert instance.load.consuming
+
+
+@examples(100)
+@given(fleets())
+def test_a_record_is_forgotten_only_long_after_the_end_and_with_nothing_left(
+    snapshot: Snapshot,
+) -> None:
+    for found in evaluate(snapshot, SPEC, NOW):
+        instance = snapshot.get(found.instance)
+        assert instance is not None
+        if isinstance(found, Forget):
+            assert instance.state in ENDED
+            assert NOW - instance.since > SPEC.gone_kept
+            assert not instance.inflight
+            assert not instance.queued
+        if isinstance(found, Release):
+            assert instance.queued
+            assert instance.state in ENDED | {State.LEAVING}
