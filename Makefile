@@ -67,7 +67,8 @@ chaos: $(STAMP) ## the tests that kill, freeze and cut real workers
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 picture: $(STAMP) ## draw the pictures of the documentation anew
-	$(BIN)/python -m docs.picture $(ARGS)
+	@$(BIN)/python -m docs.states_page && $(BIN)/python -m docs.settings_page
+	@$(BIN)/nxs -A examples.census.app up --work docs.picture:draw --out .state/picture --no-flower --once $(ARGS)
 
 constraints: ## resolve all dependencies anew, into constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \

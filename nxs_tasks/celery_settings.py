@@ -63,15 +63,16 @@ OWN_TRANSPORT = {
 
 
 def explicit(conf: Any, key: str) -> bool:
-    """Whether the app itself set a Celery setting (Celery's defaults are the last map)."""
-    return any(key in layer for layer in conf.maps[:-1])
+    """Whether the app itself set a Celery setting, under any name that Celery reads it by.
 
-
-def check(conf: Any, *, in_worker: bool = False) -> None:
-    """Raises `SettingError` for a setting that contradicts a promise.
-
-    `in_worker` is for the second look: by then NXS's own values are among the explicit ones.
+    Celery's defaults are the last layer. The names depend on the app: with a namespace (Django)
+    `task_acks_late` is `CELERY_TASK_ACKS_LATE`.
     """
+    return any(name in layer for layer in conf.maps[:-1] for name in conf._to_keys(key))
+
+
+def check(conf: Any) -> None:
+    """Raises `SettingError` for a setting that contradicts a promise."""
     for need in NEEDS:
         if need.refuse and explicit(conf, need.key) and conf[need.key] != need.value:
             raise SettingError(
@@ -89,7 +90,7 @@ def check(conf: Any, *, in_worker: bool = False) -> None:
             f"{OPTIONS}['ack_emulation']=False contradicts promise I1: without it a message is "
             "lost as soon as it is received. Remove it."
         )
-    for name, why in {} if in_worker else OWN_TRANSPORT.items():
+    for name, why in OWN_TRANSPORT.items():
         if name in options:
             raise SettingError(
                 f"{OPTIONS}[{name!r}]={options[name]!r}: NXS sets this for each worker, "

@@ -10,7 +10,8 @@ NxsError
 ├── StateDirError       the state directory cannot be written
 ├── NameTaken           a living worker already has this node name
 ├── HistoryError        the history database
-│   └── HistoryTooNew   it was made by a newer NXS
+│   ├── HistoryTooNew   it was made by a newer NXS
+│   └── RecordRefused   one record cannot be kept as it is
 ├── MessageError        a message in a queue is not what kombu writes
 └── Stale               a precondition (state, epoch) no longer holds
 ```
@@ -60,6 +61,10 @@ class HistoryError(NxsError):
 
 class HistoryTooNew(HistoryError):
     """The history database was made by a newer NXS."""
+
+
+class RecordRefused(HistoryError):
+    """One record cannot be kept as it is; the message names its event id."""
 
 
 class MessageError(NxsError):

@@ -19,7 +19,7 @@ from nxs_tasks.errors import SettingError
 from nxs_tasks.model.decision import Explanation
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.placement import explain
-from nxs_tasks.runtime import Runtime
+from nxs_tasks.runtime import ATTRIBUTE, Runtime
 from nxs_tasks.settings import Settings, load
 from nxs_tasks.store.connect import check_scheme
 from nxs_tasks.submit import Submitter
@@ -40,18 +40,23 @@ class Fleet:
     """
 
     def __init__(self, app: Any, *, clock: Clock = SYSTEM, **settings: Any) -> None:
-        if hasattr(app, "nxs_runtime"):
+        if hasattr(app, ATTRIBUTE):
             raise SettingError(f"the Celery app {app.main!r} already has a fleet")
         self.app = app
         self.runtime = Runtime(app, load(settings), clock)
         self.submitter = Submitter(self.runtime)
-        app.steps["worker"].add(InstanceStep)
-        tasks.register(app)
-        signals.before_task_publish.connect(self.submitter.on_publish, weak=False)
         if app.configured:
             self._configure()
         else:
-            app.on_after_configure.connect(self._configure, weak=False)
+            # Read when the app reads its configuration, and heard when it refuses: Celery only
+            # logs what the receiver of a signal raises.
+            app.add_defaults(self._configure)
+        # An app may be configured once more.
+        app.on_after_configure.connect(self._configure_again, weak=False)
+        app.steps["worker"].add(InstanceStep)
+        tasks.register(app)
+        signals.before_task_publish.connect(self.submitter.on_publish, weak=False)
+        setattr(app, ATTRIBUTE, self.runtime)
 
     @property
     def settings(self) -> Settings:
@@ -66,9 +71,20 @@ class Fleet:
         """Where a task of that name would be placed now, and why not elsewhere."""
         return explain(task, self.snapshot(), self.settings)
 
-    def _configure(self, **_: Any) -> None:
+    def _configure(self) -> dict[str, Any]:
         conf = self.app.conf
         check_scheme(self.runtime.broker_url)
         check(conf)
         schedule = beat_schedule(self.settings)
         self.runtime.changes = tuple(apply(conf, self.submitter.route, schedule))
+        return {}  # no defaults beside
+
+    def _configure_again(self, **_: Any) -> None:
+        if self.submitter.route in (self.app.conf.task_routes or ()):
+            return
+        try:
+            self._configure()
+        except SettingError as error:
+            # Raised again where it is heard: at the next submission, and when a worker starts.
+            self.runtime.refusal = error
+            raise

@@ -18,14 +18,10 @@ from nxs_tasks.history import History, open_history
 from nxs_tasks.settings import Settings, Sourced
 from nxs_tasks.store import FleetStore, Keys, Wire, connect
 
-#: The queue of the control worker. Nothing else is ever sent there.
-CONTROL_QUEUE = "nxs.control"
 #: What the names of all control tasks begin with.
 CONTROL_TASKS = "nxs.control."
-#: What the names of all own queues begin with.
-OWN_QUEUES = "nxs."
-
-_ATTRIBUTE = "nxs_runtime"
+#: Where `Fleet(app)` leaves it on the app.
+ATTRIBUTE = "nxs_runtime"
 
 
 class Runtime:
@@ -41,7 +37,8 @@ class Runtime:
         self.changes: tuple[Change, ...] = ()
         #: Called by `flush`: parts that buffer what they will send.
         self.flushers: list[Callable[[], None]] = []
-        setattr(app, _ATTRIBUTE, self)
+        #: Why the app's configuration was refused after `Fleet(app)`; see `require_accepted`.
+        self.refusal: SettingError | None = None
 
     @property
     def settings(self) -> Settings:
@@ -52,6 +49,11 @@ class Runtime:
     def shared_queue(self) -> str:
         """The queue that every instance consumes: the app's default queue."""
         return str(self.app.conf.task_default_queue)
+
+    @property
+    def keys(self) -> Keys:
+        """The names of the fleet's keys and queues."""
+        return Keys(self.settings.fleet)
 
     @property
     def broker_url(self) -> str:
@@ -77,18 +79,23 @@ class Runtime:
             timeout_s=self.settings.broker_timeout,
             client_name=client_name,
         )
-        keys = Keys(self.settings.fleet)
-        return FleetStore(
-            client, keys, Wire.from_options(options), self.shared_queue, self.broker_url
-        )
+        wire = Wire.from_options(options)
+        return FleetStore(client, self.keys, wire, self.shared_queue, self.broker_url)
 
     def history(self) -> History:
         """The history database, opened and brought up to date on first use."""
         if self._history is None or self._history[0] != os.getpid():
             settings = self.settings
-            opened = open_history(settings.history_url, settings.state_path, self.clock)
+            opened = open_history(
+                settings.history_url, settings.state_path, self.clock, settings.fleet
+            )
             self._history = (os.getpid(), opened)
         return self._history[1]
+
+    def require_accepted(self) -> None:
+        """Raises the `SettingError` that nobody heard when the app was configured."""
+        if self.refusal is not None:
+            raise self.refusal
 
     def flush(self) -> None:
         """Send what is buffered in this process, before its broker goes away."""
@@ -103,7 +110,7 @@ class Runtime:
 
 def runtime_of(app: Any) -> Runtime:
     """The runtime that `Fleet(app)` left on the app. Raises `SettingError` if there is none."""
-    found = getattr(app, _ATTRIBUTE, None)
+    found = getattr(app, ATTRIBUTE, None)
     if not isinstance(found, Runtime):
         raise SettingError(f"the Celery app {app.main!r} has no fleet: add `Fleet(app)` to it")
     return found

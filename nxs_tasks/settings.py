@@ -8,6 +8,7 @@ refused with the nearest known one.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -58,7 +59,7 @@ class Settings:
         1.0,
         "× slots",
         "an instance takes direct work up to this many tasks per slot; above 1 a task may wait "
-        "behind a running one while another instance has a free slot",
+        "behind a running one while another instance has a free slot (rounded down)",
     )
     view_max_age: float = knob(1.0, "s", "a submitter re-reads the fleet when its view is older")
     placement_sample: float = knob(0.01, "share", "placements kept in the history; 1 = all")
@@ -84,6 +85,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values that cannot work, naming the setting."""
         total = sum(getattr(self.weights, f.name) for f in fields(Weights))
+        for f in fields(Weights):
+            share = getattr(self.weights, f.name)
+            _require(0.0 <= share <= 1.0, f"weights.{f.name}", share, "must be in 0..1")
         _require(abs(total - 1.0) < 1e-9, "weights", total, "must add up to 1")
         _require(0.0 <= self.threshold < 1.0, "threshold", self.threshold, "must be in 0..1")
         _require(
@@ -107,6 +111,11 @@ class Settings:
             f"must be above heartbeat_period ({self.heartbeat_period} s), "
             "or a living instance would be declared GONE",
         )
+
+    @property
+    def longest_gap(self) -> float:
+        """Between two heartbeats that still count as consecutive, s: one may be late."""
+        return 2 * self.heartbeat_period
 
     @property
     def tag_set(self) -> tuple[str, ...]:
@@ -149,7 +158,8 @@ def load(
             values[name] = _parse(name, text, shown=key)
             sources[name] = key
     for name, value in (overrides or {}).items():
-        values[_known(name, shown=name)] = _parse(name, value, shown=name)
+        known = _known(name, shown=name)
+        values[known] = _parse(known, value, shown=name)
         sources[name] = f"Fleet({name}=…)"
     return Sourced(Settings(**values), sources)
 
@@ -170,9 +180,17 @@ def _parse(name: str, value: Any, shown: str) -> Any:
         return _parse_weights(value, shown)
     kind: Any = type(default)
     try:
-        return kind(value)
-    except (TypeError, ValueError):
+        parsed = kind(value)
+        # int(2.7) and str(None) succeed and are not what was meant; nor is an endless number.
+        if value is None or (kind is int and parsed != float(value)) or not _finite(parsed):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
         raise SettingError(f"{shown}={value!r}: expected {kind.__name__}") from None
+    return parsed
+
+
+def _finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _parse_weights(value: Any, shown: str) -> Weights:

@@ -27,7 +27,7 @@ from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Explanation, Placement
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.placement import Placer, explain
-from nxs_tasks.runtime import CONTROL_QUEUE, CONTROL_TASKS, OWN_QUEUES, Runtime
+from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.message import PLACED_HEADER
 
@@ -91,7 +91,8 @@ class Submitter:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._queues: dict[str, Queue] = {}
-        self._control = queue_to(CONTROL_QUEUE)
+        self._control = queue_to(runtime.keys.control_queue())
+        self._own_queues = runtime.keys.own_queue("")
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
         runtime.flushers.append(self.flush)
@@ -116,6 +117,7 @@ class Submitter:
     ) -> dict[str, Any] | None:
         """Celery's router interface: a route with a queue, or None for the default queue."""
         self._chosen.value = None
+        self._runtime.require_accepted()
         if name.startswith(CONTROL_TASKS):
             return {"queue": self._control}
         if options is not None and not self._may_choose(options):
@@ -126,19 +128,17 @@ class Submitter:
             return None
         queue = self._queues.get(placement.instance)
         if queue is None:
-            own = self._runtime.store().keys.own_queue(placement.instance)
+            own = self._runtime.keys.own_queue(placement.instance)
             queue = self._queues[placement.instance] = queue_to(own)
         return {"queue": queue}
 
-    @staticmethod
-    def _may_choose(options: dict[str, Any]) -> bool:
+    def _may_choose(self, options: dict[str, Any]) -> bool:
         queue = options.get("queue")
         if queue is None:
             return not (options.get("exchange") or options.get("routing_key"))
         # A retry names the queue that its task came from. For an instance's own queue that was
         # our choice, not the user's, and it is made anew.
-        name = str(queue.name)
-        if name.startswith(OWN_QUEUES) and name != CONTROL_QUEUE:
+        if str(queue.name).startswith(self._own_queues):
             del options["queue"]
             return True
         return False

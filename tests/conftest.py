@@ -30,12 +30,13 @@ MakeApp = Callable[..., Fleet]
 class Server:
     """A real server: own process, free port. Started again, it has its port and its data."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **config: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{port}/0"
-        self._process = ValkeyServer(port, data_dir=directory, config={"appendonly": "yes"})
+        config = {"appendonly": "yes", **config}
+        self._process = ValkeyServer(port, data_dir=directory, config=config)
         self.start()
 
     def start(self) -> None:
@@ -106,8 +107,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own: to kill, to freeze, to change its users."""
-    running = Server(tmp_path / "own-server")
+    """A server of the test's own: to kill (what it has answered is on disk), to freeze, …"""
+    running = Server(tmp_path / "own-server", appendfsync="always")
     yield running
     running.kill()
 

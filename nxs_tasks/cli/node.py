@@ -52,7 +52,10 @@ def node(
     instance = name if "@" in name else f"{name}@{host}"
     specs = worker_specs(target.name, [(instance, slots)], ("-P", pool))
     if control:
-        specs += [control_spec(target.name, host), beat_spec(target.name)]
+        specs += [
+            control_spec(target.name, host, runtime.keys.control_queue()),
+            beat_spec(target.name),
+        ]
     supervise(runtime, specs)
 
 

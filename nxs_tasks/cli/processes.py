@@ -213,12 +213,12 @@ def worker_specs(
     ]
 
 
-def control_spec(app: str, host: str) -> Spec:
+def control_spec(app: str, host: str, queue: str) -> Spec:
     """The control worker of one machine: threads, and no queue but its own."""
     return Spec(
         name="control",
         argv=celery(
-            app, "worker", "-Q", "nxs.control", "-n", f"control@{host}", "-P", "threads",
+            app, "worker", "-Q", queue, "-n", f"control@{host}", "-P", "threads",
             "-c", "2", "-l", "INFO",
         ),
         grace_s=10.0,

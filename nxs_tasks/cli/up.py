@@ -122,7 +122,7 @@ def _bring_up_and_work(
     runtime.history()
     host = socket.gethostname()
     names = [(f"w{n}@{host}", slots) for n, slots in enumerate(plan.slots, 1)]
-    supervisor.start(*_control_plane(target.name, host, plan))
+    supervisor.start(*_control_plane(runtime, target.name, host, plan))
     supervisor.start(*worker_specs(target.name, names))
     with out.status(f"waiting for {len(names)} instances to become ACTIVE"):
         _await_fleet(runtime, {name for name, _ in names}, supervisor)
@@ -139,8 +139,8 @@ def _bring_up_and_work(
     return code
 
 
-def _control_plane(app: str, host: str, plan: Plan) -> list[Spec]:
-    specs = [control_spec(app, host), beat_spec(app)]
+def _control_plane(runtime: Runtime, app: str, host: str, plan: Plan) -> list[Spec]:
+    specs = [control_spec(app, host, runtime.keys.control_queue()), beat_spec(app)]
     if plan.flower_port is not None:
         arguments = ("flower", "--address=127.0.0.1", f"--port={plan.flower_port}")
         specs.append(Spec(name="flower", argv=celery(app, *arguments), grace_s=5.0))

@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable
 
 from nxs_tasks.control.effects import apply_all
+from nxs_tasks.errors import RecordRefused
+from nxs_tasks.history import History
 from nxs_tasks.model.decision import Nothing, Outcome
 from nxs_tasks.model.record import TickRecord
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import Runtime
-from nxs_tasks.store.events import Events
+from nxs_tasks.store.events import Events, Record
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +43,22 @@ def record(runtime: Runtime) -> int:
     """Move events from the broker's streams into the history; returns how many were new."""
     events, history = Events(runtime.store()), runtime.history()
     new = 0
-    while (batch := events.read()).records:
-        new += history.add(batch.records)
+    while batch := events.read():
+        try:
+            new += history.add(batch.records)
+        except RecordRefused:
+            new += sum(_add_or_tell(history, one) for one in batch.records)
         events.done(batch)
     return new
+
+
+def _add_or_tell(history: History, one: Record) -> int:
+    # One record that no database can hold (a task id with a NUL) must not hold up all others.
+    try:
+        return history.add([one])
+    except RecordRefused as error:
+        log.error("an event is left out of the history: %s", error)
+        return 0
 
 
 def prune(runtime: Runtime) -> int:

@@ -11,7 +11,9 @@ from nxs_tasks.runtime import CONTROL_TASKS, runtime_of
 def register(app: Any) -> None:
     """Register one task for each job."""
     for name in JOBS:
-        app.task(_tick(name), bind=True, name=CONTROL_TASKS + name, ignore_result=True)
+        # Not shared: another Celery app in this process has no fleet.
+        options = {"bind": True, "shared": False, "ignore_result": True}
+        app.task(_tick(name), name=CONTROL_TASKS + name, **options)
 
 
 def _tick(name: str) -> Any:

@@ -21,11 +21,12 @@ from nxs_tasks.history.history import History
 log = logging.getLogger(__name__)
 
 
-def open_history(url: str, state_path: Path, clock: Clock) -> History:
+def open_history(url: str, state_path: Path, clock: Clock, fleet: str = "default") -> History:
     """Open the database at `url`, or `history.db` in `state_path` if `url` is empty.
 
     Creates the directory (mode 0700, only for the empty `url`), the file and the tables as
     needed; any number of processes may do so at once. `clock` measures how long a migration took.
+    The history sees and prunes the records of `fleet` only.
 
     Raises `StateDirError` if the state directory cannot be written, `HistoryTooNew` if a newer
     NXS made the database, and `HistoryError` for all else that keeps it from opening.
@@ -38,7 +39,7 @@ def open_history(url: str, state_path: Path, clock: Clock) -> History:
         lock = _lock_file(address.path) if url else _lock_file_in(state_path, address.path)
         with _held(lock, address):
             _bring_up(engine, address, clock)
-    return History(engine, address)
+    return History(engine, address, fleet)
 
 
 def _bring_up(engine: Engine, address: Address, clock: Clock) -> None:

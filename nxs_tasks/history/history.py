@@ -21,12 +21,15 @@ _DAY_S = 86_400
 
 
 class History:
-    """What happened in the fleet. Made by `open_history`; safe in threads and after a fork.
+    """What happened in one fleet; several may share a database.
+
+    Made by `open_history`; safe in threads and after a fork.
 
     Every method raises `HistoryError`, naming the database, if that cannot serve.
     """
 
-    def __init__(self, engine: Engine, address: Address) -> None:
+    def __init__(self, engine: Engine, address: Address, fleet: str) -> None:
+        self._fleet = fleet
         self._engine = engine
         self._address = address
 
@@ -36,12 +39,12 @@ class History:
     def add(self, records: Sequence[Record]) -> int:
         """Keep `records`, all or none, and return how many were not there before.
 
-        A record whose `event_id` is there already is left as it is. Raises `HistoryError` naming
+        A record whose `event_id` is there already is left as it is. Raises `RecordRefused` naming
         the `event_id` of a record that cannot be kept.
         """
         batches: dict[type[Row], list[dict[str, Any]]] = {}
         for record in records:
-            batches.setdefault(ROWS[type(record)], []).append(to_values(record))
+            batches.setdefault(ROWS[type(record)], []).append(to_values(record, self._fleet))
         if not batches:
             return 0
         with plain_errors(self._address), writing(self._engine) as connection:
@@ -75,7 +78,9 @@ class History:
         before = now - days * _DAY_S
         with plain_errors(self._address), writing(self._engine) as connection:
             return sum(
-                connection.execute(delete(row).where(col(row.at) < before)).rowcount
+                connection.execute(
+                    delete(row).where(col(row.fleet) == self._fleet, col(row.at) < before)
+                ).rowcount
                 for row in ROWS.values()
             )
 
@@ -89,14 +94,15 @@ class History:
         row = ROWS[kind]
         # Events of the same instant: the one that was added last is the newer one.
         newest_first = col(row.at).desc(), col(row.id).desc()
-        query = select(row).where(*wanted).order_by(*newest_first).limit(limit)
+        mine = col(row.fleet) == self._fleet
+        query = select(row).where(mine, *wanted).order_by(*newest_first).limit(limit)
         with plain_errors(self._address), Session(self._engine) as session:
             rows = session.exec(query).all()
         return [to_record(kind, found) for found in rows]
 
 
 def _insert(connection: Connection, row: type[Row], values: list[dict[str, Any]]) -> int:
-    known = ["event_id"]
+    known = ["fleet", "event_id"]
     statement: Insert
     if connection.dialect.name == "sqlite":
         statement = sqlite.insert(row).on_conflict_do_nothing(index_elements=known)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from nxs_tasks.errors import HistoryError
+from nxs_tasks.errors import HistoryError, RecordRefused
 from nxs_tasks.history.tables import PlacementRow, Row, TickRow, TransitionRow
 from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
 
@@ -23,18 +23,19 @@ ROWS: dict[type[Record], type[Row]] = {
 _JSON = frozenset({"evidence", "candidates"})
 
 
-def to_values(record: Record) -> dict[str, Any]:
-    """Return the columns of a record, JSON as text.
+def to_values(record: Record, fleet: str) -> dict[str, Any]:
+    """Return the columns of a record of a fleet, JSON as text.
 
-    Raises `HistoryError` naming the `event_id` if a database could not give back the same.
+    Raises `RecordRefused` naming the `event_id` if a database could not give back the same.
     """
     row = ROWS[type(record)]
     names = [f.name for f in fields(record)]
     try:
-        checked = row.model_validate({name: getattr(record, name) for name in names})
-        return {name: _column(name, getattr(checked, name)) for name in names}
+        values = {name: getattr(record, name) for name in names}
+        checked = row.model_validate({**values, "fleet": fleet})
+        return {name: _column(name, getattr(checked, name)) for name in (*names, "fleet")}
     except (TypeError, ValueError, RecursionError) as error:
-        raise HistoryError(
+        raise RecordRefused(
             f"record {record.event_id!r} cannot be kept in {row.__tablename__}: {_why(error)}"
         ) from None
 
@@ -46,7 +47,8 @@ def to_record(kind: type[R], row: Row) -> R:
     """
     names = [f.name for f in fields(kind)]
     try:
-        checked = type(row).model_validate({name: getattr(row, name) for name in names})
+        values = {name: getattr(row, name) for name in names}
+        checked = type(row).model_validate({**values, "fleet": row.fleet})
         return kind(**{name: getattr(checked, name) for name in names})
     except (TypeError, ValueError, RecursionError) as error:
         raise HistoryError(

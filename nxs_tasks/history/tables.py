@@ -11,7 +11,7 @@ import math
 from typing import Any, ClassVar
 
 from pydantic import field_validator
-from sqlalchemy import JSON, BigInteger, Index, Integer, MetaData
+from sqlalchemy import JSON, BigInteger, Index, Integer, MetaData, UniqueConstraint
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -27,9 +27,15 @@ METADATA = MetaData(
 KEY_LENGTH = 500
 
 
-def key(*, unique: bool = False) -> Any:
+def key() -> Any:
     """Text that an index is on, alone or with others."""
-    return Field(max_length=KEY_LENGTH, unique=unique)
+    return Field(max_length=KEY_LENGTH)
+
+
+def _indexed(*columns: str) -> tuple[Any, ...]:
+    """An event is kept once in a fleet; rows of a fleet are found by time, and by each column."""
+    by_column = (Index(None, "fleet", column, "at") for column in columns)
+    return (UniqueConstraint("fleet", "event_id"), Index(None, "fleet", "at"), *by_column)
 
 
 def _decoded(value: Any) -> Any:
@@ -43,8 +49,9 @@ class Row(SQLModel, registry=registry(metadata=METADATA)):
     id: int | None = Field(
         default=None, primary_key=True, sa_type=BigInteger().with_variant(Integer, "sqlite")
     )
-    event_id: str = key(unique=True)
-    at: float = Field(index=True)
+    fleet: str = key()
+    event_id: str = key()
+    at: float
 
     @field_validator("*")
     @classmethod
@@ -63,7 +70,7 @@ class TransitionRow(Row, table=True):
     """A `TransitionRecord`."""
 
     __tablename__ = "nxs_transitions"
-    __table_args__: ClassVar[Any] = (Index(None, "instance", "at"),)
+    __table_args__: ClassVar[Any] = _indexed("instance")
 
     instance: str = key()
     epoch: int = Field(ge=-(2**63), lt=2**63, sa_type=BigInteger)
@@ -80,7 +87,7 @@ class PlacementRow(Row, table=True):
     """A `PlacementRecord`."""
 
     __tablename__ = "nxs_placements"
-    __table_args__: ClassVar[Any] = (Index(None, "task_id", "at"), Index(None, "instance", "at"))
+    __table_args__: ClassVar[Any] = _indexed("task_id", "instance")
 
     task_id: str = key()
     task: str
@@ -96,7 +103,7 @@ class TickRow(Row, table=True):
     """A `TickRecord`."""
 
     __tablename__ = "nxs_ticks"
-    __table_args__: ClassVar[Any] = (Index(None, "job", "at"),)
+    __table_args__: ClassVar[Any] = _indexed("job")
 
     job: str = key()
     lateness_s: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,11 @@ class Profile:
         )
 
 
+def _is_number(value: Any) -> bool:
+    """What JSON may hold beside a number (text, NaN) is unknown to us."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What one heartbeat says. A value that could not be read is `None`, never zero."""
@@ -56,7 +62,8 @@ class Load:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Load:
         """From the JSON of a heartbeat; fields of a newer NXS are ignored."""
-        return cls(**{k: v for k, v in data.items() if k in cls.__dataclass_fields__})
+        known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
+        return cls(**{k: v for k, v in known.items() if _is_number(v)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

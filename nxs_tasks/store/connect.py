@@ -47,8 +47,21 @@ Client = redis.Redis
 
 
 def safe_url(url: str) -> str:
-    """The address without its password, fit for a message."""
-    return re.sub(r"(?<=://)([^@/;]*):[^@/;]*@", r"\1:***@", url)
+    """The address without its password, fit for a message.
+
+    Also for an address that is malformed: whatever stands before the last "@" may be a password
+    that somebody forgot to quote.
+    """
+    return ";".join(_without_password(part) for part in re.split(r";(?=[\w+.-]+://)", url))
+
+
+def _without_password(url: str) -> str:
+    url = re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", url)
+    scheme, mark, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    if not mark or ":" not in login:
+        return url
+    return f"{scheme}://{login.partition(':')[0]}:***{at}{host}"
 
 
 def check_scheme(url: str) -> None:
@@ -83,14 +96,21 @@ def connect(
     }
     if isinstance(ssl, Mapping):
         common.update(ssl)
-    if url.startswith("sentinel://"):
-        return _from_sentinels(url, options, common)
-    first = url.split(";")[0]
-    if first.startswith("redis+socket://"):
-        return _from_socket(first, common)
-    if ssl and first.startswith("redis://"):
-        first = "rediss://" + first.removeprefix("redis://")
-    return redis.Redis.from_url(first, **common)
+    try:
+        if url.startswith("sentinel://"):
+            return _from_sentinels(url, options, {**common, "ssl": True} if ssl else common)
+        first = url.split(";")[0]
+        if first.startswith("redis+socket://"):
+            return _from_socket(first, common)
+        if ssl and first.startswith("redis://"):
+            first = "rediss://" + first.removeprefix("redis://")
+        return redis.Redis.from_url(first, **common)
+    except ValueError:
+        # The cause would quote the part that it could not read, which may be a password.
+        raise SettingError(
+            f"broker_url={safe_url(url)!r} cannot be read: expected redis://[USER:PASSWORD@]HOST"
+            "[:PORT][/DB], with special characters of the password quoted (%40 for @)"
+        ) from None
 
 
 def _from_socket(url: str, common: dict[str, Any]) -> Client:
@@ -114,7 +134,11 @@ def _from_sentinels(url: str, options: Mapping[str, Any], common: dict[str, Any]
     hosts = [urlsplit(part) for part in url.split(";")]
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         [(h.hostname or "localhost", h.port or DEFAULT_PORTS["sentinel"]) for h in hosts],
-        sentinel_kwargs=options.get("sentinel_kwargs"),
+        sentinel_kwargs={
+            "socket_timeout": common["socket_timeout"],
+            "socket_connect_timeout": common["socket_connect_timeout"],
+            **(options.get("sentinel_kwargs") or {}),
+        },
     )
     login = hosts[0]
     client: Client = sentinel.master_for(

@@ -8,6 +8,7 @@ an event id that it already has.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,16 +17,21 @@ from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.store import STREAM_LENGTH, FleetStore
 
+log = logging.getLogger(__name__)
+
 Record = TransitionRecord | PlacementRecord | TickRecord
 Fields = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records read, and the stream ids to delete once they are stored."""
+    """Records read, and the stream ids to delete once they are stored. Empty = false."""
 
     records: tuple[Record, ...]
     ids: tuple[tuple[str, tuple[str, ...]], ...]  # stream key, ids
+
+    def __bool__(self) -> bool:
+        return any(ids for _, ids in self.ids)
 
 
 class Events:
@@ -87,7 +93,7 @@ class Events:
         for key, reader in self._readers.items():
             with explained(self._store.url):
                 entries = cast("list[tuple[str, Fields]]", self._client.xrange(key, count=count))
-            records += [reader(id_, fields) for id_, fields in entries]
+            records += [r for id_, fields in entries if (r := _read(reader, key, id_, fields))]
             ids.append((key, tuple(id_ for id_, _ in entries)))
         return Batch(tuple(records), tuple(ids))
 
@@ -105,6 +111,17 @@ class Events:
             entries = cast("list[tuple[str, Fields]]", self._client.xrange(key))
         found = [_transition(id_, fields) for id_, fields in entries]
         return [t for t in found if instance_id is None or t.instance == instance_id]
+
+
+def _read(
+    reader: Callable[[str, Fields], Record], key: str, id_: str, fields: Fields
+) -> Record | None:
+    """One record, or None for an entry that is none; it is named in the log and passed over."""
+    try:
+        return reader(id_, fields)
+    except (KeyError, ValueError, TypeError) as error:
+        log.error("entry %s of %s is no event of NXS and is passed over: %r", id_, key, error)
+        return None
 
 
 def _transition(id_: str, fields: Fields) -> TransitionRecord:

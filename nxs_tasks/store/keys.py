@@ -13,6 +13,8 @@ from typing import Any
 
 #: What kombu puts between a queue's name and its priority.
 SEPARATOR = "\x06\x16"
+#: Its control queue has the short name that the documentation shows.
+DEFAULT_FLEET = "default"
 #: kombu's default priorities, most urgent first.
 PRIORITY_STEPS = (0, 3, 6, 9)
 
@@ -120,7 +122,11 @@ class Keys:
 
     def own_queue(self, instance_id: str) -> str:
         """kombu queue that only this instance consumes."""
-        return f"nxs.{instance_id}"
+        return f"nxs.{self.fleet}/{instance_id}"
+
+    def control_queue(self) -> str:
+        """kombu queue of the control worker; nothing else is ever sent there."""
+        return "nxs.control" if self.fleet == DEFAULT_FLEET else f"nxs.control.{self.fleet}"
 
 
 def owner_of(inflight_key: str) -> tuple[str, int]:

@@ -27,19 +27,24 @@ class Envelope:
     redelivered: bool
 
 
+def _refused(raw: str) -> MessageError:
+    # Never a part of it: even a broken message may hold somebody's arguments.
+    return MessageError(f"not a message of kombu ({len(raw)} characters)")
+
+
 def _decode(raw: str) -> dict[str, Any]:
     try:
         message = json.loads(raw)
         headers, properties = message["headers"], message["properties"]
-    except (ValueError, TypeError, KeyError):
-        raise MessageError(f"not a message of kombu: {raw[:80]!r}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise _refused(raw) from None
     if not isinstance(headers, dict) or not isinstance(properties, dict):
-        raise MessageError(f"not a message of kombu: {raw[:80]!r}")
+        raise _refused(raw)
     return dict(message)
 
 
 def read(raw: str) -> Envelope:
-    """Read a message of a queue. Raises `MessageError`; the text shows its start, not its body."""
+    """Read a message of a queue. Raises `MessageError`."""
     message = _decode(raw)
     headers, properties = message["headers"], message["properties"]
     placed = headers.get(PLACED_HEADER)
@@ -55,8 +60,8 @@ def read_held(raw: str) -> Envelope:
     """Read an entry of an in-flight hash. Raises `MessageError`."""
     try:
         message, _, _ = json.loads(raw)
-    except (ValueError, TypeError):
-        raise MessageError(f"not an entry of kombu's unacked hash: {raw[:80]!r}") from None
+    except (ValueError, TypeError, RecursionError):
+        raise _refused(raw) from None
     return read(json.dumps(message))
 
 

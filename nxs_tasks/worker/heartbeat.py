@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 #: Weight of the newest round trip in the reported latency.
 SMOOTHING = 0.3
-#: A gap of so many periods still counts as consecutive.
-LONGEST_GAP = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +110,7 @@ class Heartbeat(threading.Thread):
             self._identity.instance,
             self._identity.epoch,
             load,
-            longest_gap_s=LONGEST_GAP * self._settings.heartbeat_period,
+            longest_gap_s=self._settings.longest_gap,
             succeeded=self._tally.succeeded,
             failed=self._tally.failed,
             window_days=self._settings.outcome_days,

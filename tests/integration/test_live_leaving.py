@@ -35,7 +35,7 @@ def test_a_worker_that_shuts_down_leaves_nothing_behind(live: Live, shop: Any) -
     # Put behind the running one, as a submitter with an old view of the fleet would.
     waiting = [shop.add.delay(n, 1) for n in range(3)]
     for _ in waiting:
-        live.store.client.lmove("celery", "nxs.w1@t", "RIGHT", "LEFT")
+        live.store.client.lmove("celery", "nxs.default/w1@t", "RIGHT", "LEFT")
     live.until(lambda: live.instance("w1@t").queued == 3, "three tasks in its own queue")
     leaver.signal(signal.SIGTERM)
     live.until_state(State.LEAVING, "w1@t")

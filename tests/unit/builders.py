@@ -31,11 +31,6 @@ def case(sentence: str, *values: Any) -> Any:
     return pytest.param(*values, id=sentence)
 
 
-def known_bug(symptom: str) -> pytest.MarkDecorator:
-    """A test of what ought to be and is not yet; it says so itself when that is mended."""
-    return pytest.mark.xfail(reason=symptom, strict=True)
-
-
 def examples(count: int) -> hypothesis_settings:
     """How many examples a property is tried with. A slow machine is no failure."""
     return hypothesis_settings(

@@ -14,7 +14,7 @@ from nxs_tasks.celery_settings import BEAT_SCHEDULER, check
 from nxs_tasks.errors import SettingError
 from nxs_tasks.runtime import runtime_of
 from nxs_tasks.worker.step import InstanceStep
-from tests.unit.builders import TASK, case, known_bug
+from tests.unit.builders import TASK, case
 
 SECRET = "s3cr3t"
 REDIS = f"redis://:{SECRET}@broker:6379/0"
@@ -155,7 +155,6 @@ def test_an_app_may_be_configured_from_an_object_before_the_fleet(fleet_of: Make
     assert (app.conf.task_default_queue, app.conf.task_acks_late) == ("orders", True)
 
 
-@known_bug("what Fleet set is lost when a configured app reads another object")
 def test_a_configured_app_may_read_another_object_after_the_fleet(fleet_of: MakeFleet) -> None:
     app = a_shop()
     fleet_of(app)
@@ -170,7 +169,6 @@ def test_two_apps_may_have_a_fleet_each(fleet_of: MakeFleet) -> None:
     assert runtime_of(one) is not runtime_of(two)
 
 
-@known_bug("the control tasks are shared with every app of the process")
 def test_an_app_without_a_fleet_has_none_of_its_tasks(fleet_of: MakeFleet) -> None:
     fleet_of(a_shop())
     plain = a_shop()
@@ -197,7 +195,6 @@ def test_the_beat_scheduler_of_the_app_is_kept(
     assert app.conf.beat_scheduler == THEIR_SCHEDULER
 
 
-@known_bug("settings under a namespace are not seen as the app's own")
 def test_the_beat_scheduler_of_an_app_with_a_namespace_is_kept(fleet_of: MakeFleet) -> None:
     app = a_new_shop()
     app.config_from_object({"CELERY_BEAT_SCHEDULER": THEIR_SCHEDULER}, namespace="CELERY")
@@ -310,7 +307,6 @@ def test_a_fleet_refuses(conf: dict[str, Any], words: list[str]) -> None:
     assert SECRET not in text
 
 
-@known_bug("Celery's signals swallow what a receiver raises: the app goes on unchanged")
 @pytest.mark.parametrize(("conf", "words"), REFUSED)
 def test_a_fleet_refuses_when_the_app_is_configured_later(
     fleet_of: MakeFleet, conf: dict[str, Any], words: list[str]
@@ -321,7 +317,6 @@ def test_a_fleet_refuses_when_the_app_is_configured_later(
     assert [word for word in words if word not in str(refused.value)] == []
 
 
-@known_bug("settings under a namespace are not seen as the app's own")
 def test_a_fleet_refuses_under_a_namespace() -> None:
     app = a_new_shop()
     app.config_from_object({"CELERY_TASK_ACKS_LATE": False}, namespace="CELERY")
@@ -393,21 +388,22 @@ def test_an_unknown_setting_leaves_the_app_as_it_was(monkeypatch: pytest.MonkeyP
 # --- the second look ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["unacked_key", "unacked_index_key", "client_name"])
-def test_in_a_worker_the_keys_that_nxs_set_itself_are_no_contradiction(name: str) -> None:
-    app = a_shop(broker_transport_options={name: "nxs"})
-    check(app.conf, in_worker=True)
-    with pytest.raises(SettingError):
+def test_what_is_set_after_the_fleet_is_found_by_the_second_look(fleet_of: MakeFleet) -> None:
+    app = a_shop()
+    fleet_of(app)
+    check(app.conf)
+    app.conf.task_acks_late = False
+    with pytest.raises(SettingError, match="task_acks_late=False contradicts promise I1"):
         check(app.conf)
 
 
-def test_in_a_worker_a_contradiction_is_still_one(fleet_of: MakeFleet) -> None:
+def test_a_refusal_at_a_second_configuration_is_heard_at_the_next_use(fleet_of: MakeFleet) -> None:
     app = a_shop()
-    fleet_of(app)
-    check(app.conf, in_worker=True)
-    app.conf.task_acks_late = False
+    fleet = fleet_of(app)
+    app.config_from_object({"broker_url": "redis://elsewhere/0", "task_acks_late": False})
+    assert app.conf.task_acks_late is False
     with pytest.raises(SettingError, match="task_acks_late=False contradicts promise I1"):
-        check(app.conf, in_worker=True)
+        fleet.submitter.route(TASK, (), {}, {})
 
 
 def test_an_app_that_sets_nothing_is_not_refused() -> None:

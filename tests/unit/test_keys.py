@@ -37,7 +37,8 @@ TABLE = {
 #: Names that are no keys of NXS: a connection's, and a queue's in kombu's own layout.
 NO_KEYS = {
     "client_name": ((WHO, 7), "nxs:shop:w1@host:7"),
-    "own_queue": ((WHO,), "nxs.w1@host"),
+    "own_queue": ((WHO,), "nxs.shop/w1@host"),
+    "control_queue": ((), "nxs.control.shop"),
 }
 
 
@@ -52,6 +53,10 @@ def test_the_tables_above_are_complete() -> None:
         name for name, _ in inspect.getmembers(Keys, inspect.isfunction) if not name.startswith("_")
     }
     assert public == set(TABLE) | set(NO_KEYS)
+
+
+def test_the_default_fleet_has_the_control_queue_of_the_documentation() -> None:
+    assert Keys("default").control_queue() == "nxs.control"
 
 
 def test_all_keys_of_a_fleet_lie_on_one_slot_of_a_cluster() -> None:
@@ -84,6 +89,7 @@ def test_what_every_in_flight_hash_begins_with_begins_nothing_else() -> None:
         "größe@münchen",
         "工人@主机",
         "w}:x",
+        "w}:inflight:x",
         "{w}",
         ":",
         "7",

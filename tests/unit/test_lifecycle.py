@@ -30,7 +30,6 @@ from tests.unit.builders import (
     case,
     examples,
     knobs,
-    known_bug,
 )
 
 SPEC = knobs()
@@ -75,6 +74,16 @@ def kinds(decisions: list[Decision]) -> list[type[Decision]]:
 def test_the_table_has_the_row_of_the_spec(source: State, event: Event, target: State) -> None:
     assert TRANSITIONS[source, event] is target
     assert next_state(source, event) is target
+
+
+@pytest.mark.parametrize("state", [State.JOINING, State.ACTIVE, State.DEGRADED])
+def test_who_lives_may_leave(state: State) -> None:
+    assert next_state(state, Event.SHUTDOWN) is State.LEAVING
+
+
+@pytest.mark.parametrize("state", [State.ACTIVE, State.DEGRADED, State.LEAVING])
+def test_who_had_joined_may_become_a_zombie(state: State) -> None:
+    assert next_state(state, Event.SILENT_CONNECTED) is State.ZOMBIE
 
 
 def test_every_state_is_reached_from_joining() -> None:
@@ -180,7 +189,6 @@ def test_how_many_heartbeats_confirm_is_a_setting() -> None:
     assert isinstance(decision(a_newcomer(beats=5), knobs(join_beats=5)), Transition)
 
 
-@known_bug("heartbeats confirm a newcomer however long ago they were sent")
 @pytest.mark.parametrize("connections", [2, None])
 def test_a_newcomer_that_has_fallen_silent_stays_as_it_is(connections: int | None) -> None:
     assert isinstance(decision(a_newcomer(silent_for=60, connections=connections)), Nothing)
@@ -430,7 +438,6 @@ def test_after_the_end(
     assert (found.source, found.epoch) == (state, 1)
 
 
-@known_bug("unknown counts as nothing left")
 @pytest.mark.parametrize("unknown", ["held", "queued"])
 def test_a_record_is_kept_while_what_is_left_is_unknown(unknown: str) -> None:
     assert isinstance(decision(a_departed(2 * HOUR, **{unknown: None})), Nothing)

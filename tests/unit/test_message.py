@@ -16,7 +16,7 @@ from kombu.utils.json import dumps
 
 from nxs_tasks.errors import MessageError
 from nxs_tasks.store.message import PLACED_HEADER, Envelope, read, read_held, reroute
-from tests.unit.builders import TASK, case, examples, known_bug
+from tests.unit.builders import TASK, case, examples
 
 #: As a Redis list holds it: written by Celery 5 for `mail.delay("ann", copies=2)`.
 ON_THE_WIRE = json.dumps(
@@ -193,21 +193,18 @@ def test_what_is_no_held_message_is_refused(raw: str) -> None:
         read_held(raw)
 
 
-def test_a_refusal_shows_the_start_and_is_short() -> None:
+def test_a_refusal_is_short_and_shows_nothing_of_the_message() -> None:
     with pytest.raises(MessageError) as refused:
         read("no message " + "x" * 10_000)
-    assert "'no message xxx" in str(refused.value)
-    assert len(str(refused.value)) < 120
+    assert str(refused.value) == "not a message of kombu (10011 characters)"
 
 
-@known_bug("a damaged message of kombu begins with its body, and so does the error")
 def test_a_refusal_does_not_show_the_body() -> None:
     with pytest.raises(MessageError) as refused:
         read(ON_THE_WIRE[:-1])
     assert json.loads(ON_THE_WIRE)["body"][:8] not in str(refused.value)
 
 
-@known_bug("deeply nested JSON raises RecursionError")
 @pytest.mark.parametrize("reader", [read, read_held, reroute_to_celery])
 @pytest.mark.parametrize("opening", ["[", '{"headers":'])
 def test_what_is_nested_too_deep_is_refused(reader: Callable[[str], Any], opening: str) -> None:

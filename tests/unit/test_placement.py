@@ -39,7 +39,6 @@ from tests.unit.builders import (
     case,
     examples,
     knobs,
-    known_bug,
 )
 
 SPEC = knobs()
@@ -345,12 +344,24 @@ def test_the_only_one_that_knows_counts_as_one_slot_if_it_has_none() -> None:
     assert placed_by(none, one, unknowing("w3")).placement.instance == "w1"
 
 
-def test_one_that_knows_the_task_but_is_not_ready_does_not_get_it() -> None:
-    found = placed_by(an_instance("w1", silent_for=60), unknowing("w2"))
-    assert (found.placement.instance, found.placement.reason) == (None, SHARED_UNKNOWN)
+@pytest.mark.parametrize(
+    ("only", "where"),
+    [
+        case("alive: better there than where it is discarded", {"silent_for": 60}, "w1"),
+        case("joining: likewise", {"state": State.JOINING}, "w1"),
+        case("leaving: no", {"state": State.LEAVING}, None),
+        case("gone: no", {"state": State.GONE}, None),
+        case("stopped: no", {"stopped": True}, None),
+    ],
+)
+def test_the_only_one_that_knows_the_task_is_not_ready_but(
+    only: dict[str, Any], where: str | None
+) -> None:
+    found = placed_by(an_instance("w1", **only), unknowing("w2"))
+    reason = DIRECT_ONLY if where else SHARED_UNKNOWN
+    assert (found.placement.instance, found.placement.reason) == (where, reason)
 
 
-@known_bug("only ready instances are asked whether they know it")
 @pytest.mark.parametrize(
     "other",
     [
@@ -407,7 +418,6 @@ def test_contenders_are_few_and_the_best_comes_first() -> None:
     assert placer.place(TASK).instance == "w8"
 
 
-@known_bug("the index of a task is not brought up to date by placements of other tasks")
 def test_contenders_of_one_task_know_the_placements_of_another() -> None:
     fleet = [an_instance(f"w{n}", slots=1, knows=[TASK, OTHER]) for n in range(1, 5)]
     placer = Placer(a_snapshot(*fleet), SPEC)

@@ -112,6 +112,9 @@ def _joining(instance: Instance, settings: Settings, evidence: Evidence) -> Deci
     if instance.beats < settings.join_beats:
         reason = f"{instance.beats} of {settings.join_beats} consecutive heartbeats"
         return _nothing(instance, reason, evidence, settings)
+    if evidence["silent_s"] > settings.longest_gap:
+        reason = f"{instance.beats} heartbeats, but none for {evidence['silent_s']:.0f} s"
+        return _nothing(instance, reason, evidence, settings)
     if instance.load.consuming is not True:
         known = "does not consume" if instance.load.consuming is False else "consumption unknown"
         return _nothing(instance, f"heartbeats are there, but {known}", evidence, settings)
@@ -141,7 +144,8 @@ def _after_the_end(
     release = _release(instance, evidence)
     if release:
         return list(release)
-    if now - instance.since > settings.gone_kept and not instance.inflight:
+    nothing_left = instance.inflight == 0 and instance.queued == 0  # unknown is not zero
+    if now - instance.since > settings.gone_kept and nothing_left:
         return [
             Forget(
                 instance=instance.id,

@@ -4,14 +4,16 @@ Late binding (design, section 4): an instance is *eligible* for a task if
 
 1. it is ACTIVE or DEGRADED, is not silent, and consumes the shared queue,
 2. the task is registered there,
-3. it has a free slot: held + waiting in its own queue + placed since < saturation × slots,
+3. it has a free slot for one more: held + waiting in its own queue + placed since + 1
+   ≤ saturation × slots,
 4. its score is above the threshold.
 
 The highest score wins; ties go to the lower id. If none is eligible the task goes to the shared
 queue, which the first free slot pulls from, so nothing waits while a slot is free. One case is
-different: if some instances of the fleet do not know the task, the shared queue would hand it to
-one of them, and Celery discards what it does not know. Then the instance that knows it and has
-the shortest line per slot gets it, without asking for a free slot or for the threshold.
+different: if some live consumer of the shared queue does not know the task, the queue would hand
+it to that one, and Celery discards what it does not know. Then the instance that knows it and has
+the shortest line per slot gets it, without asking for a free slot or for the threshold; one that
+is ready for work before one that is only alive.
 
 `explain` is the rule, readable and O(instances). `Placer` is the same rule as an index that is
 built once per snapshot and answers in O(log instances); a property test holds them together.
@@ -21,13 +23,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nxs_tasks.model.decision import Candidate, Explanation, Placement
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
-from nxs_tasks.model.state import PLACEABLE
+from nxs_tasks.model.state import ENDED, PLACEABLE, State
 from nxs_tasks.policy.fleet.score import score, terms, weigh
 from nxs_tasks.settings import Settings
 
@@ -60,12 +62,40 @@ def unready(instance: Instance, snapshot: Snapshot, settings: Settings) -> str:
     return ""
 
 
+def _knows(instance: Instance, task: str) -> bool:
+    return instance.profile is not None and task in instance.profile.tasks
+
+
+def _lives(instance: Instance) -> bool:
+    return not (instance.state in ENDED or instance.state is State.LEAVING or instance.stopped)
+
+
+def _takes_shared(instance: Instance, snapshot: Snapshot) -> bool:
+    # Of an unknown profile the worst is assumed: a task that is discarded is lost.
+    profile = instance.profile
+    return _lives(instance) and (profile is None or snapshot.shared_queue in profile.queues)
+
+
+def _holders(task: str, ready: Iterable[Instance], snapshot: Snapshot) -> list[Instance]:
+    """Who could be given a task that must not go to the shared queue; empty if it may."""
+    takers = (i for i in snapshot.instances if _takes_shared(i, snapshot))
+    if all(_knows(i, task) for i in takers):
+        return []
+    knowing = [i for i in ready if _knows(i, task)]
+    return knowing or [i for i in snapshot.instances if _lives(i) and _knows(i, task)]
+
+
+def _shared_reason(task: str, ready: Iterable[Instance]) -> str:
+    knowing = [_knows(i, task) for i in ready]
+    return SHARED_EMPTY if not knowing else SHARED_BUSY if any(knowing) else SHARED_UNKNOWN
+
+
 def _line(instance: Instance, placed: int) -> int:
     return (instance.held or 0) + (instance.queued or 0) + placed
 
 
 def has_free_slot(instance: Instance, settings: Settings, placed: int = 0) -> bool:
-    """Whether one more task would find a slot: held + queued + placed < saturation × slots."""
+    """Whether one more task would find a slot: held + queued + placed + 1 ≤ saturation × slots."""
     return _line(instance, placed) + 1 <= settings.saturation * (instance.load.slots or 0)
 
 
@@ -93,7 +123,7 @@ def explain(
         candidates.append(
             Candidate(instance=instance.id, score=value, terms=parts, why_not=why_not)
         )
-    placement = _choose(task, ready, best, settings, placed)
+    placement = _choose(task, snapshot, ready, best, settings, placed)
     return Explanation(
         placement=placement,
         candidates=tuple(_with_loser_reason(c, placement) for c in candidates),
@@ -103,7 +133,7 @@ def explain(
 def _unfit(
     task: str, instance: Instance, value: float | None, placed: int, settings: Settings
 ) -> str:
-    if instance.profile is None or task not in instance.profile.tasks:
+    if not _knows(instance, task):
         return "does not register this task"
     if not has_free_slot(instance, settings, placed):
         return "no free slot"
@@ -116,6 +146,7 @@ def _unfit(
 
 def _choose(
     task: str,
+    snapshot: Snapshot,
     ready: list[Instance],
     best: tuple[float, str] | None,
     settings: Settings,
@@ -123,14 +154,11 @@ def _choose(
 ) -> Placement:
     if best is not None:
         return Placement(task=task, instance=best[1], score=-best[0], reason=DIRECT_BEST)
-    if not ready:
-        return Placement(task=task, instance=None, score=None, reason=SHARED_EMPTY)
-    knowing = [i for i in ready if i.profile is not None and task in i.profile.tasks]
-    if not knowing:
-        return Placement(task=task, instance=None, score=None, reason=SHARED_UNKNOWN)
-    if len(knowing) == len(ready):
-        return Placement(task=task, instance=None, score=None, reason=SHARED_BUSY)
-    _, chosen = min(((_line_per_slot(i, placed.get(i.id, 0)), i.id), i) for i in knowing)
+    holders = _holders(task, ready, snapshot)
+    if not holders:
+        reason = _shared_reason(task, ready)
+        return Placement(task=task, instance=None, score=None, reason=reason)
+    _, _, chosen = min((_line_per_slot(i, placed.get(i.id, 0)), i.id, i) for i in holders)
     return Placement(
         task=task,
         instance=chosen.id,
@@ -169,13 +197,16 @@ class Placer:
     ) -> None:
         self.snapshot = snapshot
         self._settings = settings
-        self._ready = {i.id: i for i in snapshot.instances if not unready(i, snapshot, settings)}
+        self._known = {i.id: i for i in snapshot.instances}
+        self._ready = [i for i in snapshot.instances if not unready(i, snapshot, settings)]
         self._placed: dict[str, int] = dict(placed or {})
-        self._merit: dict[str, float | None] = {}
+        self._merit: dict[str, float | None] = dict.fromkeys(self._known)
         self._lines: dict[str, float] = {}
         self._tasks: dict[str, _TaskIndex] = {}
-        for instance_id in self._ready:
-            self._recount(instance_id)
+        for instance in snapshot.instances:
+            self._lines[instance.id] = _line_per_slot(instance, self._placed.get(instance.id, 0))
+        for instance in self._ready:
+            self._merit[instance.id] = self._judge(instance)
 
     @property
     def placed(self) -> Mapping[str, int]:
@@ -184,9 +215,7 @@ class Placer:
 
     def place(self, task: str) -> Placement:
         """Choose for one task and count it as placed."""
-        index = self._tasks.get(task)
-        if index is None:
-            index = self._tasks[task] = self._index(task)
+        index = self._index_of(task)
         chosen = _top(index.by_merit, self._merit)
         if chosen is not None:
             value = self._merit[chosen]
@@ -200,7 +229,7 @@ class Placer:
         chosen = _top(index.by_line, self._lines)
         if chosen is None:
             return Placement(task=task, instance=None, score=None, reason=index.shared_reason)
-        instance, before = self._ready[chosen], self._placed.get(chosen, 0)
+        instance, before = self._known[chosen], self._placed.get(chosen, 0)
         self._count(chosen)
         return Placement(
             task=task,
@@ -210,53 +239,52 @@ class Placer:
         )
 
     def contenders(self, task: str, count: int) -> tuple[Instance, ...]:
-        """Up to `count` instances that matter most for a task: the best first, then others."""
+        """Up to `count` instances that matter most for a task: whom it would choose comes first."""
+        index = self._index_of(task)
+        chosen = _top(index.by_merit, self._merit) or _top(index.by_line, self._lines)
+        fit = ((m, i) for _, i in index.by_merit if (m := self._merit[i]) is not None)
+        best = [instance_id for _, instance_id in heapq.nsmallest(count, fit)]
+        first = [chosen] if chosen is not None else []
+        ids = dict.fromkeys(itertools.chain(first, best, self._known))
+        return tuple(self._known[i] for i in itertools.islice(ids, count))
+
+    def _index_of(self, task: str) -> _TaskIndex:
         index = self._tasks.get(task)
         if index is None:
             index = self._tasks[task] = self._index(task)
-        best = [name for _, name in heapq.nsmallest(count, index.by_merit)]
-        chosen = [self._ready[name] for name in dict.fromkeys(best)]
-        known = {i.id for i in chosen}
-        rest = (i for i in self.snapshot.instances if i.id not in known)
-        return tuple(itertools.islice(itertools.chain(chosen, rest), count))
+        return index
 
     def _index(self, task: str) -> _TaskIndex:
-        knowing = [
-            i for i in self._ready.values() if i.profile is not None and task in i.profile.tasks
+        by_merit = [
+            (m, i.id)
+            for i in self._ready
+            if _knows(i, task) and (m := self._merit[i.id]) is not None
         ]
-        by_merit = [(m, i.id) for i in knowing if (m := self._merit[i.id]) is not None]
+        holders = _holders(task, self._ready, self.snapshot)
+        by_line = [(self._lines[i.id], i.id) for i in holders]
         heapq.heapify(by_merit)
-        by_line: list[tuple[float, str]] = []
-        if not self._ready:
-            reason = SHARED_EMPTY
-        elif not knowing:
-            reason = SHARED_UNKNOWN
-        else:
-            reason = SHARED_BUSY
-            if len(knowing) < len(self._ready):
-                by_line = [(self._lines[i.id], i.id) for i in knowing]
-                heapq.heapify(by_line)
-        return _TaskIndex(by_merit, by_line, reason)
+        heapq.heapify(by_line)
+        return _TaskIndex(by_merit, by_line, _shared_reason(task, self._ready))
 
     def _count(self, instance_id: str) -> None:
-        self._placed[instance_id] = self._placed.get(instance_id, 0) + 1
-        self._recount(instance_id)
-
-    def _recount(self, instance_id: str) -> None:
-        instance, placed = self._ready[instance_id], self._placed.get(instance_id, 0)
-        value = score(instance, self._settings, placed)
-        fits = value is not None and value > self._settings.threshold
-        self._merit[instance_id] = (
-            -value
-            if value is not None and fits and has_free_slot(instance, self._settings, placed)
-            else None
-        )
+        placed = self._placed[instance_id] = self._placed.get(instance_id, 0) + 1
+        instance = self._known[instance_id]
+        if self._merit[instance_id] is not None:
+            self._merit[instance_id] = self._judge(instance)
         self._lines[instance_id] = _line_per_slot(instance, placed)
+
+    def _judge(self, instance: Instance) -> float | None:
+        """The negative score if the instance is eligible for what it knows, else None."""
+        placed = self._placed.get(instance.id, 0)
+        value = score(instance, self._settings, placed)
+        if value is None or value <= self._settings.threshold:
+            return None
+        return -value if has_free_slot(instance, self._settings, placed) else None
 
 
 @dataclass(slots=True)
 class _TaskIndex:
-    """The instances that know one task: by falling score, and by growing line where needed."""
+    """The instances for one task: by falling score, and by growing line where those are needed."""
 
     by_merit: list[tuple[float, str]]
     by_line: list[tuple[float, str]]

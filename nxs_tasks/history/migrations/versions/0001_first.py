@@ -16,11 +16,12 @@ def create(table: str, *columns: sa.Column, indexes: tuple[tuple[str, ...], ...]
     op.create_table(
         table,
         sa.Column("id", ROW_ID, nullable=False),
+        sa.Column("fleet", KEY, nullable=False),
         sa.Column("event_id", KEY, nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         *columns,
         sa.PrimaryKeyConstraint("id", name=f"pk_{table}"),
-        sa.UniqueConstraint("event_id", name=f"uq_{table}_event_id"),
+        sa.UniqueConstraint("fleet", "event_id", name=f"uq_{table}_fleet_event_id"),
     )
     for names in indexes:
         op.create_index(f"ix_{table}_{'_'.join(names)}", table, list(names))
@@ -36,7 +37,7 @@ def upgrade() -> None:
         sa.Column("event", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("evidence", sa.JSON(), nullable=False),
-        indexes=(("at",), ("instance", "at")),
+        indexes=(("fleet", "at"), ("fleet", "instance", "at")),
     )
     create(
         "nxs_placements",
@@ -46,7 +47,7 @@ def upgrade() -> None:
         sa.Column("score", sa.Float(), nullable=True),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("candidates", sa.JSON(), nullable=False),
-        indexes=(("at",), ("task_id", "at"), ("instance", "at")),
+        indexes=(("fleet", "at"), ("fleet", "task_id", "at"), ("fleet", "instance", "at")),
     )
     create(
         "nxs_ticks",
@@ -54,5 +55,5 @@ def upgrade() -> None:
         sa.Column("lateness_s", sa.Float(), nullable=False),
         sa.Column("took_s", sa.Float(), nullable=False),
         sa.Column("node", sa.String(), nullable=False),
-        indexes=(("at",), ("job", "at")),
+        indexes=(("fleet", "at"), ("fleet", "job", "at")),
     )

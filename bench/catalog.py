@@ -1,0 +1,38 @@
+"""All benches by name. A bench is imported only when it runs, so the list is there at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from bench.figure import Figure
+
+#: Told what is being measured now.
+Say = Callable[[str], None]
+Run = Callable[[Say], Iterator[Figure]]
+
+
+class BenchError(Exception):
+    """A bench could not measure what it is there to measure: it has no figure to give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One bench: what it asks, and what answers it."""
+
+    about: str
+    run: Run
+
+
+def _module(name: str) -> Run:
+    def run(say: Say) -> Iterator[Figure]:
+        found: Run = import_module(f"bench.{name}").run
+        return found(say)
+
+    return run
+
+
+BENCHES: Mapping[str, Bench] = {
+    "submit": Bench("what placing adds to delay(), and what one decision costs", _module("submit")),
+}

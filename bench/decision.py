@@ -1,0 +1,105 @@
+"""One decision without the publish, and one look at the fleet, which many decisions share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter_ns
+
+from bench.catalog import BenchError, Say
+from bench.crew import Crew
+from bench.figure import Figure, Goal
+from bench.rounds import collected, percentile
+from bench.shop import TASKS, fleet_shop
+from nxs_tasks import Fleet
+from nxs_tasks.clock import FakeClock
+from nxs_tasks.policy.fleet.placement import Placer
+
+BENCH = "submit"
+#: Decisions after each look: about what one process submits in a second.
+EACH_LOOK = 60 * len(TASKS)
+
+
+@dataclass(slots=True)
+class Samples:
+    """Times in ns."""
+
+    route: list[int] = field(default_factory=list)
+    place: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)  # of a task name after a look
+    snapshot: list[int] = field(default_factory=list)
+    placer: list[int] = field(default_factory=list)  # built from a snapshot
+
+
+def measure(
+    instances: int, url: str, say: Say, *, slots: int, looks: int, goal: Goal | None
+) -> Iterator[Figure]:
+    """The figures for one size of the fleet."""
+    clock = FakeClock()
+    samples = Samples()
+    with fleet_shop(f"{url}/0", clock) as (shop, fleet):
+        store = fleet.runtime.store()
+        store.client.flushall()
+        crew = Crew(store, fleet.settings, TASKS, count=instances, slots=slots, busy=False)
+        crew.join()
+        tasks = dict(zip(TASKS, shop.tasks, strict=True))
+        for number in range(looks + 1):
+            say(f"decision, {instances} instances: look {number} of {looks}")
+            crew.beat()
+            clock.advance(fleet.settings.view_max_age)
+            seen = samples if number else Samples()
+            with collected():
+                _route(fleet, tasks, seen)
+                _place(fleet, seen)
+        yield from _figures(instances, samples, fleet.settings.view_max_age, goal)
+
+
+def _route(fleet: Fleet, tasks: dict[str, object], seen: Samples) -> None:
+    route = fleet.submitter.route
+    names = list(tasks) * (EACH_LOOK // len(tasks))
+    # The look itself, which is measured apart.
+    route(names[0], (), {}, {}, task=tasks[names[0]])
+    for name in names:
+        task, options = tasks[name], dict[str, object]()
+        start = perf_counter_ns()
+        found = route(name, (), {}, options, task=task)
+        seen.route.append(perf_counter_ns() - start)
+        if found is None:
+            raise BenchError(f"a decision for {name} chose no instance")
+
+
+def _place(fleet: Fleet, seen: Samples) -> None:
+    start = perf_counter_ns()
+    snapshot = fleet.runtime.store().snapshot()
+    seen.snapshot.append(perf_counter_ns() - start)
+    start = perf_counter_ns()
+    placer = Placer(snapshot, fleet.settings, {})
+    seen.placer.append(perf_counter_ns() - start)
+    names = list(TASKS) * (EACH_LOOK // len(TASKS))
+    for number, name in enumerate(names):
+        start = perf_counter_ns()
+        placer.place(name)
+        took = perf_counter_ns() - start
+        seen.place.append(took)
+        if number < len(TASKS):
+            seen.first.append(took)
+
+
+def _figures(
+    instances: int, seen: Samples, view_max_age: float, goal: Goal | None
+) -> Iterator[Figure]:
+    def figure(metric: str, value: float, unit: str, goal: Goal | None = None) -> Figure:
+        return Figure(bench=BENCH, metric=metric, value=value, unit=unit, goal=goal)
+
+    at = f"at {instances}"
+    yield figure(f"router {at}, median", median(seen.route) / 1e3, "µs", goal)
+    yield figure(f"router {at}, p99", percentile(seen.route, 99) / 1e3, "µs")
+    yield figure(f"place {at}, median", median(seen.place) / 1e3, "µs")
+    yield figure(f"place {at}, p99", percentile(seen.place, 99) / 1e3, "µs")
+    yield figure(f"place {at}, first of a name", median(seen.first) / 1e3, "µs")
+    snapshot, placer, first = (median(s) / 1e6 for s in (seen.snapshot, seen.placer, seen.first))
+    yield figure(f"look {at}, snapshot", snapshot, "ms")
+    yield figure(f"look {at}, Placer", placer, "ms")
+    share = (snapshot + placer + first * len(TASKS)) / (view_max_age * 1e3)
+    yield figure(f"look {at}, share of time", share * 100, "%")
