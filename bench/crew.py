@@ -65,6 +65,11 @@ class Crew:
             for key in store.wire.queue_keys(store.keys.own_queue(instance))
         ]
 
+    @property
+    def free(self) -> int:
+        """Free slots of all together while nothing waits."""
+        return sum(self._slots - held for held in self._held.values())
+
     def join(self) -> None:
         """Announce all, and move them to ACTIVE as the lifecycle does."""
         for name in self._epochs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.catalog import BenchError, Say
-from bench.crew import Crew, Landed
+from bench.crew import Crew
 from bench.figure import Figure, Goal
 from bench.rounds import Result, Round, Side, take_turns
 from bench.shop import TASKS, Shop, fleet_shop, plain_shop, plug, unplug
@@ -33,7 +33,6 @@ class Case:
     instances: int
     slots: int
     busy: bool
-    own_share: tuple[float, float]  # of the tasks, at least and at most this share is placed
     rounds: int
     goal: Goal | None = None
 
@@ -102,7 +101,7 @@ def measure(case: Case, url: str, say: Say) -> Iterator[Figure]:
             before = _looks(store.client)
             done = take_turns(*sides, at_least_s=settings.view_max_age, first=first)
             looks.append(_looks(store.client) - before)
-            shares.append(_own_share(case, done.turns * TURN, crew.landed()))
+            shares.append(_own_share(case.name, done.turns * TURN, crew))
             crew.empty()
             _take_all(case.name, done.turns * TURN, peer_client)
             return done
@@ -148,14 +147,15 @@ def _looks(client: Client) -> int:
     return int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
 
 
-def _own_share(case: Case, submitted: int, landed: Landed) -> float:
+def _own_share(name: str, submitted: int, crew: Crew) -> float:
+    landed = crew.landed()
     if landed.own + landed.shared != submitted:
-        raise BenchError(f"{case.name}: {submitted} tasks submitted, found {landed}")
-    low, high = case.own_share
-    share = landed.own / submitted
-    if not low <= share <= high:
-        raise BenchError(f"{case.name}: {low:.0%} to {high:.0%} should be placed, found {landed}")
-    return share
+        raise BenchError(f"{name}: {submitted} tasks submitted, found {landed}")
+    if landed.own < submitted <= crew.free:
+        raise BenchError(f"{name}: {crew.free} slots are free, but not all are placed: {landed}")
+    if landed.own > crew.free:
+        raise BenchError(f"{name}: {crew.free} slots are free, but more are placed: {landed}")
+    return landed.own / submitted
 
 
 def _take_all(name: str, submitted: int, client: Client) -> None:

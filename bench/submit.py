@@ -35,12 +35,8 @@ def run(say: Say) -> Iterator[Figure]:
 
 
 def _free(size: int) -> delay.Case:
-    return delay.Case(
-        instances=size, slots=PLENTY, busy=False, own_share=(1.0, 1.0), rounds=ROUNDS, goal=RATIO
-    )
+    return delay.Case(instances=size, slots=PLENTY, busy=False, rounds=ROUNDS, goal=RATIO)
 
 
 def _busy(size: int) -> delay.Case:
-    return delay.Case(
-        instances=size, slots=FEW, busy=True, own_share=(0.0, 0.1), rounds=ROUNDS_WITHOUT_GOAL
-    )
+    return delay.Case(instances=size, slots=FEW, busy=True, rounds=ROUNDS_WITHOUT_GOAL)

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_S = 0.1
 #: Candidates kept with a sampled placement.
 CANDIDATES_KEPT = 10
+#: For kombu: nothing to declare. Left to itself it binds a copy of the queue to find that out.
+NOTHING = ()
 #: Sampled placements buffered until the next look at the fleet.
 BUFFER = 1000
 
@@ -119,7 +121,7 @@ class Submitter:
         self._chosen.value = None
         self._runtime.require_accepted()
         if name.startswith(CONTROL_TASKS):
-            return {"queue": self._control}
+            return {"queue": self._control, "declare": NOTHING}
         if options is not None and not self._may_choose(options):
             return None
         placement, explanation = self._place(name)
@@ -130,7 +132,7 @@ class Submitter:
         if queue is None:
             own = self._runtime.keys.own_queue(placement.instance)
             queue = self._queues[placement.instance] = queue_to(own)
-        return {"queue": queue}
+        return {"queue": queue, "declare": NOTHING}
 
     def _may_choose(self, options: dict[str, Any]) -> bool:
         queue = options.get("queue")

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from nxs_tasks.cli.output import AsJson, age, console, number, print_json
+from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_json
 from nxs_tasks.clock import iso
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.events import Events
+from nxs_tasks.store.message import placed_at
 from nxs_tasks.store.queues import Held, Queues, Waiting
 
 NameOrId = Annotated[str, typer.Argument(help="A task id, or an instance (NAME@HOST).")]
@@ -155,7 +156,9 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
     if placed:
         where = placed.get("to") or "the shared queue"
         score = f" with score {number(placed.get('score'), 3)}" if placed.get("to") else ""
-        lines.append(f"  {iso(float(placed['at']))} placed on {where}{score}: {placed.get('why')}")
+        at = placed_at(placed)
+        when = UNKNOWN if at is None else iso(at)
+        lines.append(f"  {when} placed on {where}{score}: {placed.get('why')}")
     for p in told["placements"]:
         lines += _placement_lines(p)
     if told["waiting"]:

@@ -86,6 +86,9 @@ def connect(
     options = options or {}
     common: dict[str, Any] = {
         "decode_responses": True,
+        # The older protocol is understood by every server, also by one that is too old for us:
+        # so that this can be said.
+        "protocol": 2,
         # A message need not be valid UTF-8; this keeps its bytes intact through read and write.
         "encoding_errors": "surrogateescape",
         "socket_timeout": timeout_s,

@@ -8,6 +8,7 @@ A message in a queue is a JSON object: `body` (base64), `content-type`, `content
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,15 @@ def read_held(raw: str) -> Envelope:
     except (ValueError, TypeError, RecursionError):
         raise _refused(raw) from None
     return read(json.dumps(message))
+
+
+def placed_at(placed: dict[str, Any]) -> float | None:
+    """When a message was placed, s; None where its header has no time."""
+    at = placed.get("at")
+    try:
+        return float(at) if isinstance(at, int | float) and math.isfinite(at) else None
+    except OverflowError:
+        return None
 
 
 def reroute(raw: str, queue: str) -> str:

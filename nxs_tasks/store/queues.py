@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,8 +10,10 @@ from typing import Any, cast
 from nxs_tasks.errors import MessageError
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.keys import owner_of
-from nxs_tasks.store.message import Envelope, read, read_held
+from nxs_tasks.store.message import Envelope, placed_at, read, read_held
 from nxs_tasks.store.store import FleetStore
+
+log = logging.getLogger(__name__)
 
 #: Messages read at a time when a queue is searched.
 PAGE = 1000
@@ -70,7 +73,7 @@ class Queues:
                 pipe.lindex(key, -1)
             raws = pipe.execute()
         placed = [_envelope(raw).placed for raw in raws if raw is not None]
-        times = [float(p["at"]) for p in placed if p and isinstance(p.get("at"), int | float)]
+        times = [at for p in placed if p is not None and (at := placed_at(p)) is not None]
         return min(times, default=None)
 
     def held(self, instance_id: str, epoch: int) -> list[Held]:
@@ -100,7 +103,12 @@ class Queues:
         with explained(self._store.url):
             found = sorted(cast("Iterator[str]", self._client.scan_iter(match=pattern, count=500)))
         for key in found:
-            yield from self.held(*owner_of(key))
+            try:
+                owner = owner_of(key)
+            except ValueError:
+                log.error("key %s is no in-flight hash of a process and is passed over", key)
+                continue
+            yield from self.held(*owner)
 
     def find_waiting(self, queue: str, task_id: str) -> Waiting | None:
         """A task in a queue, or None. Reads the queue in pages, O(depth)."""

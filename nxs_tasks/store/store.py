@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -19,8 +20,16 @@ from nxs_tasks.store.connect import Client, explained, require_version
 from nxs_tasks.store.keys import Keys, Wire
 from nxs_tasks.store.message import reroute
 
+log = logging.getLogger(__name__)
+
 #: Streams are trimmed to about this length if no control worker reads them.
 STREAM_LENGTH = 20_000
+#: Quicker than `State(…)`, a thousand times a second.
+STATES: dict[str, State] = {state.value: state for state in State}
+#: Between the fields of a row of the snapshot script.
+SEPARATOR = "\x1f"
+#: Index of the last one, which is free text.
+LAST_FIELD = 14
 #: Messages moved by one call of the script.
 MOVE_BATCH = 200
 
@@ -39,6 +48,7 @@ class FleetStore:
         self.url = url
         self._scripts = scripts.load(client)
         self._profiles: dict[str, Profile] = {}
+        self._loads: dict[str, tuple[str, Load]] = {}
 
     def call(self, script: str, keys: list[str], args: Iterable[Any]) -> Any:
         """Run one script with our errors."""
@@ -100,6 +110,7 @@ class FleetStore:
                 keys.epochs(),
                 keys.profiles(),
                 keys.transitions(),
+                keys.outcomes(instance_id),
             ],
             [instance_id, seen_epoch, identity, _digest(text), text, STREAM_LENGTH, keep_epoch],
         )
@@ -158,9 +169,11 @@ class FleetStore:
                 *suffixes,
             ],
         )
-        self._learn_profiles({row[7] for row in rows if row[7]})
+        fields = [row.split(SEPARATOR, maxsplit=LAST_FIELD) for row in rows]
+        self._learn_profiles({row[7] for row in fields if row[7]})
         connections = self.connections() if full else None
-        instances = (self._instance(row, connections) for row in rows)
+        found = (self._instance_or_none(row, connections) for row in fields)
+        instances = (i for i in found if i is not None)
         return Snapshot(
             taken_at=float(taken),
             instances=tuple(sorted(instances, key=lambda i: i.id)),
@@ -183,18 +196,28 @@ class FleetStore:
             if text is not None:
                 self._profiles[digest] = Profile.from_dict(json.loads(text))
 
-    def _instance(self, row: list[Any], connections: Mapping[str, int] | None) -> Instance:
+    def _instance_or_none(
+        self, row: list[str], connections: Mapping[str, int] | None
+    ) -> Instance | None:
+        """An instance, or None for a record that is none: it must not hide all others."""
+        try:
+            return self._instance(row, connections)
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("record %s cannot be read: %r", self.keys.instance(row[0]), error)
+            return None
+
+    def _instance(self, row: list[str], connections: Mapping[str, int] | None) -> Instance:
         (id_, state, epoch, since, beat_at, beats, load, profile, ok, failed) = row[:10]
-        stopped, identity, verdict, inflight, queued = row[10:]
+        stopped, inflight, queued, identity, verdict = row[10:]
         name = self.keys.client_name(id_, int(epoch))
         return Instance(
             id=id_,
-            state=State(state),
+            state=STATES[state],
             epoch=int(epoch),
             since=float(since),
             beat_at=float(beat_at) if beat_at else None,
             beats=int(beats or 0),
-            load=Load.from_dict(json.loads(load)) if load else Load(),
+            load=self._load(id_, load),
             profile=self._profiles.get(profile),
             succeeded=int(ok or 0),
             failed=int(failed or 0),
@@ -202,9 +225,18 @@ class FleetStore:
             queued=int(queued),
             connections=None if connections is None else connections.get(name, 0),
             stopped=stopped == "1",
-            identity=identity or "",
-            verdict=verdict or "",
+            identity=identity,
+            verdict=verdict,
         )
+
+    def _load(self, instance_id: str, text: str) -> Load:
+        """The load of a record. Most snapshots see the heartbeat that the last one saw."""
+        known = self._loads.get(instance_id)
+        if known is not None and known[0] == text:
+            return known[1]
+        load = Load.from_dict(json.loads(text)) if text else Load()
+        self._loads[instance_id] = (text, load)
+        return load
 
     def connections(self) -> Mapping[str, int] | None:
         """Open connections by client name, or None where CLIENT LIST is not allowed."""

@@ -50,4 +50,6 @@ def take_name(
 def _may_live(before: Instance, now: float, settings: Settings) -> bool:
     if before.state in ENDED or before.stopped or before.connections == 0:
         return False
-    return before.beat_at is not None and now - before.beat_at <= settings.silent_after
+    # Who has just announced itself may not have sent a heartbeat yet.
+    heard = before.beat_at if before.beat_at is not None else before.since
+    return now - heard <= settings.silent_after

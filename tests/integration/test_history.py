@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from nxs_tasks.clock import FakeClock
 from nxs_tasks.errors import HistoryError
-from nxs_tasks.history import History
+from nxs_tasks.history import History, open_history
 from nxs_tasks.history.rows import Record
 from nxs_tasks.history.tables import METADATA
 from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
@@ -95,6 +96,20 @@ class TestAdd:
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(history.add, batches)) == [5] * 8
         assert len(history.ticks()) == 40
+
+
+class TestFleets:
+    def test_fleets_that_share_a_database_neither_see_nor_prune_each_other(
+        self, place: Place, history: History
+    ) -> None:
+        other = open_history(place.url, place.state_path, FakeClock(), fleet="other")
+        assert history.add([transition("1"), placement("1"), tick("1")]) == 3
+        assert other.add([transition("1", reason="of the other")]) == 1, "the same id is another"
+        assert [t.reason for t in other.transitions()] == ["of the other"]
+        assert (other.placements(), other.ticks()) == ([], [])
+        assert history.prune(NOW + 99 * DAY, 1) == 3
+        assert len(other.transitions()) == 1
+        other.close()
 
 
 class TestLookBack:

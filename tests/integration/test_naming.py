@@ -186,7 +186,6 @@ def test_of_two_that_start_at_the_same_moment_one_gets_it(
     assert the(fleet_store).identity == "host/other"
 
 
-@pytest.mark.xfail(strict=True, reason="who has sent no heartbeat yet counts as dead")
 def test_a_process_that_is_just_starting_is_not_replaced(fleet_store: FleetStore, url: str) -> None:
     epoch = fleet_store.join("w1", "host/1", PROFILE, seen_epoch=0)
     with process(url, epoch, beating=False) as other:

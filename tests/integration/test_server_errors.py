@@ -231,12 +231,7 @@ class TestTooOld:
     @pytest.mark.parametrize(
         "query",
         [
-            pytest.param(
-                "",
-                marks=pytest.mark.xfail(
-                    strict=True, raises=BrokerError, reason="the client's HELLO is refused first"
-                ),
-            ),
+            "",
             "?protocol=2",
         ],
     )
@@ -271,7 +266,6 @@ class TestSafeUrl:
     def test_the_password_alone_is_hidden(self, url: str, safe: str) -> None:
         assert safe_url(url) == safe
 
-    @pytest.mark.xfail(strict=True, reason="the pattern takes a part of the password for the user")
     @pytest.mark.parametrize(
         "url",
         [

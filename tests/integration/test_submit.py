@@ -10,7 +10,9 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +26,13 @@ from nxs_tasks.model.decision import Transition
 from nxs_tasks.model.record import PlacementRecord
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet import placement
-from nxs_tasks.store import FleetStore
+from nxs_tasks.store import FleetStore, Keys
 from nxs_tasks.store.events import Events
 from tests.conftest import MakeApp, Server, add_instance, beat, new_store
 
-# Each fleet of this process registers the control tasks for all apps of the process.
-pytestmark = pytest.mark.filterwarnings("ignore:Task name 'nxs.control")
-
+KEYS = Keys("default")
+W0, W1, W2 = (KEYS.own_queue(f"w{n}") for n in range(3))
+CONTROL = KEYS.control_queue()
 ROOMY = {"slots": 50, "cores": 4}
 
 
@@ -113,23 +115,23 @@ class TestWhere:
         shop.add("w2", load_avg=0.0, **ROOMY)
         shop.add("w3", load_avg=3.0, **ROOMY)
         submit(shop)
-        assert shop.depths() == {"nxs.w2": count}
-        for message in shop.sent("nxs.w2"):
+        assert shop.depths() == {W2: count}
+        for message in shop.sent(W2):
             assert message["headers"]["task"] == "shop.pay"
             info = message["properties"]["delivery_info"]
-            assert (info["exchange"], info["routing_key"]) == ("", "nxs.w2")
+            assert (info["exchange"], info["routing_key"]) == ("", W2)
 
     def test_priority_is_kept(self, shop: Shop) -> None:
         shop.add("w1")
         shop.pay.apply_async((1,), priority=6)
-        assert shop.depths() == {"nxs.w1\x06\x166": 1}
-        assert len(shop.sent("nxs.w1", priority=6)) == 1
+        assert shop.depths() == {f"{W1}\x06\x166": 1}
+        assert len(shop.sent(W1, priority=6)) == 1
 
     def test_a_key_prefix_is_kept(self, make_shop: MakeShop, url: str) -> None:
         shop = make_shop(url, {"broker_transport_options": {"global_keyprefix": "s:"}})
         shop.add("w1")
         shop.pay.delay()
-        assert shop.depths() == {"s:nxs.w1": 1}
+        assert shop.depths() == {f"s:{W1}": 1}
 
     def test_no_fleet_is_plain_celery(self, shop: Shop) -> None:
         shop.pay.delay()
@@ -152,7 +154,7 @@ class TestWhere:
         shop.add("w1", load_avg=1.0, cores=4)
         before = json.loads(json.dumps(shop.fleet.explain("shop.pay").placement.score))
         shop.pay.delay()
-        [message] = shop.sent("nxs.w1")
+        [message] = shop.sent(W1)
         assert message["headers"]["nxs"] == {
             "to": "w1",
             "score": round(before, 4),
@@ -193,7 +195,7 @@ class TestTheUserDecides:
         shop = make_shop(url, {"task_routes": {"other.*": {"queue": "routed"}}})
         shop.add("w1")
         shop.pay.delay()
-        assert shop.depths() == {"nxs.w1": 1}
+        assert shop.depths() == {W1: 1}
 
     @pytest.mark.parametrize("options", [{"exchange": "ours"}, {"routing_key": "ours.pay"}])
     def test_by_exchange_or_routing_key(self, shop: Shop, options: dict[str, str]) -> None:
@@ -208,11 +210,16 @@ class TestControl:
         shop.add("w1")
         shop.app.send_task("nxs.control.lifecycle")
         shop.app.tasks["nxs.control.record"].apply_async()
-        assert shop.depths() == {"nxs.control": 2}
-        info = shop.sent("nxs.control")[0]["properties"]["delivery_info"]
-        assert (info["exchange"], info["routing_key"]) == ("", "nxs.control")
+        assert shop.depths() == {CONTROL: 2}
+        info = shop.sent(CONTROL)[0]["properties"]["delivery_info"]
+        assert (info["exchange"], info["routing_key"]) == ("", CONTROL)
 
-    @pytest.mark.xfail(strict=True, reason="they are registered as shared tasks")
+    def test_each_fleet_has_its_own(self, make_shop: MakeShop, url: str) -> None:
+        shop = make_shop(url, fleet="shop")
+        shop.app.send_task("nxs.control.lifecycle")
+        assert shop.depths() == {Keys("shop").control_queue(): 1}
+        assert shop.depths() != {CONTROL: 1}
+
     def test_an_app_without_a_fleet_has_no_control_tasks(self, shop: Shop) -> None:
         plain = Celery("plain", set_as_current=False)
         assert [name for name in plain.tasks if name.startswith("nxs.")] == []
@@ -225,9 +232,9 @@ class TestNoBindings:
         shop.pay.delay()
         shop.pay.delay()
         shop.app.send_task("nxs.control.lifecycle")
-        shop.pay.apply_async((1,), queue="nxs.w1", retries=1)
+        shop.pay.apply_async((1,), queue=W1, retries=1)
         shop.pay.apply_async((1,), queue="mine")
-        assert shop.depths() == {"nxs.w1": 1, "celery": 2, "nxs.control": 1, "mine": 1}
+        assert shop.depths() == {W1: 1, "celery": 2, CONTROL: 1, "mine": 1}
         assert shop.bindings() == {"celery", "mine"}
 
 
@@ -238,20 +245,20 @@ class TestRetry:
         shop.add("w1", slots=1, running=1)
         shop.store.client.hset(shop.store.keys.inflight("w1", 1), "tag", "x")
         shop.add("w2")
-        shop.pay.apply_async((1,), queue="nxs.w1", retries=1)
-        assert shop.depths() == {"nxs.w2": 1}
-        assert shop.sent("nxs.w2")[0]["headers"]["nxs"]["to"] == "w2"
+        shop.pay.apply_async((1,), queue=W1, retries=1)
+        assert shop.depths() == {W2: 1}
+        assert shop.sent(W2)[0]["headers"]["nxs"]["to"] == "w2"
 
     def test_a_placed_task_finds_no_instance_any_more(self, shop: Shop) -> None:
         shop.add("w1", state=State.GONE)
-        shop.pay.apply_async((1,), queue="nxs.w1", retries=1)
+        shop.pay.apply_async((1,), queue=W1, retries=1)
         assert shop.depths() == {"celery": 1}
 
     def test_by_celery_itself(self, shop: Shop) -> None:
         shop.add("w1")
         shop.pay.delay(7)
-        [message] = shop.sent("nxs.w1")
-        shop.store.client.delete("nxs.w1")
+        [message] = shop.sent(W1)
+        shop.store.client.delete(W1)
         shop.store.transition(
             Transition(
                 instance="w1",
@@ -270,20 +277,20 @@ class TestRetry:
             shop.pay.retry(throw=False, countdown=1)
         finally:
             shop.pay.pop_request()
-        assert shop.depths() == {"nxs.w2": 1}
-        [again] = shop.sent("nxs.w2")
+        assert shop.depths() == {W2: 1}
+        [again] = shop.sent(W2)
         assert again["headers"]["id"] == message["headers"]["id"]
         assert (again["headers"]["retries"], again["headers"]["nxs"]["to"]) == (1, "w2")
 
     def test_a_control_task_stays_one(self, shop: Shop) -> None:
         shop.add("w1")
-        shop.app.send_task("nxs.control.lifecycle", queue="nxs.control", retries=1)
-        assert shop.depths() == {"nxs.control": 1}
+        shop.app.send_task("nxs.control.lifecycle", queue=CONTROL, retries=1)
+        assert shop.depths() == {CONTROL: 1}
 
     def test_a_task_of_the_control_queue_is_not_placed(self, shop: Shop) -> None:
         shop.add("w1")
-        shop.pay.apply_async((1,), queue="nxs.control")
-        assert shop.depths() == {"nxs.control": 1}
+        shop.pay.apply_async((1,), queue=CONTROL)
+        assert shop.depths() == {CONTROL: 1}
 
 
 class TestView:
@@ -291,27 +298,27 @@ class TestView:
         shop.add("w1", slots=2)
         for _ in range(3):
             shop.pay.delay()
-        assert shop.depths() == {"nxs.w1": 2, "celery": 1}
+        assert shop.depths() == {W1: 2, "celery": 1}
 
     def test_and_after_the_next_look_what_waits_counts(self, shop: Shop) -> None:
         shop.add("w1", slots=2)
         for _ in range(4):
             shop.pay.delay()
             shop.clock.advance(1.0)
-        assert shop.depths() == {"nxs.w1": 2, "celery": 2}
+        assert shop.depths() == {W1: 2, "celery": 2}
 
     def test_one_that_was_placed_just_now_and_is_not_yet_written_counts(self, shop: Shop) -> None:
         shop.add("w1", slots=1)
         route = shop.app.amqp.router.route
         shop.add("w2", slots=1)
-        assert route({}, "shop.pay")["queue"].name == "nxs.w1"
+        assert route({}, "shop.pay")["queue"].name == W1
         shop.clock.advance(0.95)
-        assert route({}, "shop.pay")["queue"].name == "nxs.w2"
+        assert route({}, "shop.pay")["queue"].name == W2
         shop.clock.advance(0.06)  # the next look: w2's is 0.06 s old, w1's never came
-        assert route({}, "shop.pay")["queue"].name == "nxs.w1"
+        assert route({}, "shop.pay")["queue"].name == W1
         assert route({}, "shop.pay")["queue"].name == "celery"
 
-    @pytest.mark.parametrize(("age", "queue"), [(2.9, "celery"), (3.0, "nxs.w1")])
+    @pytest.mark.parametrize(("age", "queue"), [(2.9, "celery"), (3.0, W1)])
     def test_a_look_is_as_old_as_the_setting_allows(
         self, make_shop: MakeShop, url: str, age: float, queue: str
     ) -> None:
@@ -332,9 +339,8 @@ class TestView:
         beat(shop.store, "w1", 1, slots=2)
         shop.clock.advance(1.0)
         shop.pay.delay()
-        assert shop.depths() == {"celery": 1, "nxs.w1": 1}
+        assert shop.depths() == {"celery": 1, W1: 1}
 
-    @pytest.mark.xfail(strict=True, raises=ValueError, reason="the router expects no bad record")
     def test_a_bad_record_breaks_no_publish(self, shop: Shop) -> None:
         shop.add("w1")
         shop.store.client.hset(shop.store.keys.instance("w1"), "load", "{")
@@ -350,7 +356,7 @@ class TestBrokerDown:
     ) -> None:
         shop = make_shop(own_server.url)
         shop.add("w1")
-        assert self.queue_of(shop) == "nxs.w1"
+        assert self.queue_of(shop) == W1
         own_server.kill()
         for _ in range(3):
             shop.clock.advance(1.0)
@@ -364,7 +370,7 @@ class TestBrokerDown:
         shop.clock.advance(0.99)
         assert self.queue_of(shop) == "celery"
         shop.clock.advance(0.02)
-        assert self.queue_of(shop) == "nxs.w1"
+        assert self.queue_of(shop) == W1
 
         own_server.kill()
         shop.clock.advance(1.0)
@@ -432,6 +438,20 @@ class TestSamples:
         }
         assert {c["why_not"] for c in third.candidates} == {"no free slot"}
 
+    def test_the_chosen_one_comes_first_whatever_its_score(
+        self, make_shop: MakeShop, url: str
+    ) -> None:
+        shop = make_shop(url, placement_sample=1)
+        add_instance(shop.store, "w1", slots=1, running=1, load_avg=4.0, cores=4)
+        hold = shop.store.keys.inflight("w1", 1)
+        shop.store.client.hset(hold, "tag", "x")
+        add_instance(shop.store, "w2", tasks=("other",), load_avg=0.0, cores=4)
+        shop.pay.delay()
+        [record] = shop.placed()
+        assert (record.instance, record.reason) == ("w1", placement.DIRECT_ONLY)
+        assert [c["instance"] for c in record.candidates] == ["w1", "w2"]
+        assert record.candidates[1]["why_not"] == "does not register this task"
+
     def test_where_the_user_decided_there_is_no_decision(
         self, make_shop: MakeShop, url: str
     ) -> None:
@@ -490,10 +510,36 @@ class TestManyAtOnce:
             thread.start()
         for thread in threads:
             thread.join()
-        assert shop.depths() == {"nxs.w0": 2, "nxs.w1": 2, "celery": 1596}
-        for queue in ("nxs.w0", "nxs.w1", "celery"):
+        assert shop.depths() == {W0: 2, W1: 2, "celery": 1596}
+        for queue in (W0, W1, "celery"):
             to = {m["headers"]["nxs"]["to"] for m in shop.sent(queue)}
-            assert to == {None if queue == "celery" else queue.removeprefix("nxs.")}
+            assert to == {None if queue == "celery" else queue[-2:]}
+
+    def test_threads_that_interrupt_each_other_at_every_step_count_right(
+        self, make_shop: MakeShop, url: str
+    ) -> None:
+        shop = make_shop(url, max_queue=10_000)
+        shop.add("w1", slots=400)
+        route = shop.app.amqp.router.route
+        start = threading.Barrier(8)
+        direct: list[str] = []
+
+        def submit() -> None:
+            start.wait()
+            for _ in range(200):
+                direct.append(route({}, "shop.pay")["queue"].name)
+
+        threads = [threading.Thread(target=submit) for _ in range(8)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert Counter(direct) == {W1: 400, "celery": 1200}
 
     def test_a_fork_places_with_a_lock_and_a_connection_of_its_own(self, shop: Shop) -> None:
         shop.add("w1", slots=2)
@@ -503,12 +549,12 @@ class TestManyAtOnce:
             queue = shop.app.amqp.router.route({}, "shop.pay")["queue"].name
             return queue, int(connection_id(shop.fleet.runtime.store()))
 
-        assert look()[0] == "nxs.w1"
+        assert look()[0] == W1
         # As if another thread were placing at the moment of the fork: it is not there in the child.
         with submitter._lock:
             answer = in_fork(look)
         queue, child_connection = answer
-        assert queue == "nxs.w1"
+        assert queue == W1
         _, parent_connection = look()
         assert child_connection != parent_connection
         # What the child placed is its own: here it was the second and last slot.

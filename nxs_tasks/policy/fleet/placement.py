@@ -202,7 +202,10 @@ class Placer:
         self._placed: dict[str, int] = dict(placed or {})
         self._merit: dict[str, float | None] = dict.fromkeys(self._known)
         self._lines: dict[str, float] = {}
+        self._indexes: dict[tuple[bool, ...], _TaskIndex] = {}
         self._tasks: dict[str, _TaskIndex] = {}
+        # Few: the instances of a fleet mostly run the same code.
+        self._profiles = list({id(i.profile): i.profile for i in snapshot.instances}.values())
         for instance in snapshot.instances:
             self._lines[instance.id] = _line_per_slot(instance, self._placed.get(instance.id, 0))
         for instance in self._ready:
@@ -251,7 +254,13 @@ class Placer:
     def _index_of(self, task: str) -> _TaskIndex:
         index = self._tasks.get(task)
         if index is None:
-            index = self._tasks[task] = self._index(task)
+            # Names that the same profiles know share one index: with one for each name, every
+            # placement would make the tops of all others stale.
+            known_by = tuple(p is not None and task in p.tasks for p in self._profiles)
+            index = self._indexes.get(known_by)
+            if index is None:
+                index = self._indexes[known_by] = self._index(task)
+            self._tasks[task] = index
         return index
 
     def _index(self, task: str) -> _TaskIndex:
@@ -284,7 +293,7 @@ class Placer:
 
 @dataclass(slots=True)
 class _TaskIndex:
-    """The instances for one task: by falling score, and by growing line where those are needed."""
+    """The instances for some tasks: by falling score; by growing line where those are needed."""
 
     by_merit: list[tuple[float, str]]
     by_line: list[tuple[float, str]]

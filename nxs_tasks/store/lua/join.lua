@@ -5,6 +5,7 @@
 -- KEYS[3] hash: epochs by instance id
 -- KEYS[4] hash: profiles by digest
 -- KEYS[5] stream: transitions
+-- KEYS[6] hash: the instance's outcomes
 -- ARGV[1] instance id          ARGV[2] epoch that the caller saw last (0 = none)
 -- ARGV[3] identity (host, pid) ARGV[4] profile digest   ARGV[5] profile JSON
 -- ARGV[6] longest stream        ARGV[7] epoch to take at least (0 = the next one)
@@ -12,7 +13,7 @@
 -- A living process whose record was lost or ended announces itself again with its own epoch as
 -- ARGV[7], because the keys that it holds messages under carry that epoch.
 --
--- Returns {1, new epoch} or, if another process took the name meanwhile, {0, its epoch}.
+-- Returns {1, epoch} or, if another process has taken the name meanwhile, {0, its epoch}.
 
 local id, seen = ARGV[1], tonumber(ARGV[2])
 local epoch = tonumber(redis.call('HGET', KEYS[3], id) or '0')
@@ -20,6 +21,11 @@ if epoch ~= seen then
   -- Our own first try may have arrived although its answer was lost.
   local ours = redis.call('HGET', KEYS[2], 'identity') == ARGV[3]
   return {ours and 1 or 0, epoch}
+end
+
+local wanted = tonumber(ARGV[7])
+if wanted > 0 and epoch > wanted then
+  return {0, epoch}
 end
 
 local time = redis.call('TIME')
@@ -31,7 +37,6 @@ local function record(source, target, event, reason, of_epoch)
     'reason', reason, 'evidence', '{"identity":' .. cjson.encode(ARGV[3]) .. '}')
 end
 
-local wanted = tonumber(ARGV[7])
 local previous = epoch
 epoch = wanted > 0 and math.max(wanted, epoch) or epoch + 1
 if before and before ~= 'GONE' and before ~= 'FAILED' then
@@ -42,7 +47,12 @@ record(before and 'GONE' or '', 'JOINING', 'joined', 'announced itself', epoch)
 redis.call('HSET', KEYS[3], id, epoch)
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
 redis.call('SADD', KEYS[1], id)
-redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'cum_ok', 'cum_failed', 'verdict')
+redis.call('PERSIST', KEYS[6])
+redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict')
+if epoch ~= previous then
+  -- Another process counts from zero; one that stays goes on.
+  redis.call('HDEL', KEYS[2], 'cum_ok', 'cum_failed')
+end
 redis.call('HSET', KEYS[2], 'state', 'JOINING', 'epoch', epoch, 'since', now,
   'identity', ARGV[3], 'profile', ARGV[4])
 return {1, epoch}

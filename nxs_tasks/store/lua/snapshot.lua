@@ -9,8 +9,10 @@
 -- ARGV[4] key of the shared queue
 -- ARGV[5..] what follows a queue's key for each priority
 --
--- Returns {server time, depth of the shared queue, rows}; a row is {id, state, epoch, since,
--- beat_at, beats, load, profile, ok, failed, stopped, identity, verdict, in flight, queued}.
+-- Returns {server time, depth of the shared queue, rows}; a row is one text, its fields joined by
+-- the unit separator (\31): id, state, epoch, since, beat_at, beats, load, profile, ok, failed,
+-- stopped, in flight, queued, identity, verdict. An unset field is empty. One text, because a
+-- client reads a thousand texts many times faster than fifteen thousand values.
 
 local function depth(key)
   local total = 0
@@ -26,10 +28,14 @@ for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   local row = redis.call('HMGET', ARGV[1] .. id, 'state', 'epoch', 'since', 'beat_at', 'beats',
     'load', 'profile', 'ok', 'failed', 'stopped', 'identity', 'verdict')
   if row[1] then
-    table.insert(row, 1, id)
-    row[14] = redis.call('HLEN', ARGV[2] .. id .. ':' .. row[3])
-    row[15] = depth(ARGV[3] .. id)
-    rows[#rows + 1] = row
+    local epoch = row[2]
+    row[13], row[14] = row[11], row[12]
+    row[11] = redis.call('HLEN', ARGV[2] .. id .. ':' .. epoch)
+    row[12] = depth(ARGV[3] .. id)
+    for i = 1, 14 do
+      row[i] = row[i] or ''
+    end
+    rows[#rows + 1] = id .. '\31' .. table.concat(row, '\31')
   end
 end
 return {time[1] .. '.' .. string.format('%06d', tonumber(time[2])), depth(ARGV[4]), rows}
