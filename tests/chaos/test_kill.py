@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nxs_tasks.model.state import State
-from tests.integration.live import PATIENCE_S, Live, live_fleet, shop_app
+from tests.integration.live import PATIENCE_S, Live
 
+pytest_plugins = ["tests.integration.live_fixtures"]
 pytestmark = pytest.mark.chaos
 
 #: Spec 2.2: no instance is carried on for longer than this after its death.
 GONE_WITHIN_S = 30.0
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
-    with live_fleet(tmp_path) as live:
-        yield live
-
-
-@pytest.fixture
-def shop(live: Live) -> Iterator[Any]:
-    with shop_app(live) as module:
-        yield module
 
 
 def test_a_killed_worker_is_gone_and_gets_nothing_more(live: Live, shop: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from nxs_tasks.model.state import State
-from tests.integration.live import APP, Live, live_fleet
+from tests.integration.live import APP, Live
+
+pytest_plugins = ["tests.integration.live_fixtures"]
 
 UP = ("nxs_tasks.cli", "-A", "nxs_tasks.app", "up")
 
@@ -29,12 +30,6 @@ def work_well(app: Any, console: Console, out: Path) -> int:
 
 def work_badly(app: Any, console: Console, out: Path) -> int:
     return 7
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
-    with live_fleet(tmp_path) as live:
-        yield live
 
 
 def children_of(state_dir: str) -> list[psutil.Process]:

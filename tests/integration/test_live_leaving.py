@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from nxs_tasks.clock import wait_until
 from nxs_tasks.model.state import State
-from tests.integration.live import APP, PATIENCE_S, STOCK_APP, Live, live_fleet, shop_app
+from tests.integration.live import APP, PATIENCE_S, STOCK_APP, Live
 
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
-    with live_fleet(tmp_path) as live:
-        yield live
-
-
-@pytest.fixture
-def shop(live: Live) -> Iterator[Any]:
-    with shop_app(live) as module:
-        yield module
+pytest_plugins = ["tests.integration.live_fixtures"]
 
 
 def test_a_worker_that_shuts_down_leaves_nothing_behind(live: Live, shop: Any) -> None:

@@ -429,10 +429,12 @@ class TestSnapshot:
     def test_a_profile_is_read_once(self, store: FleetStore) -> None:
         join(store)
         assert the(store).profile == PROFILE
-        store.client.delete(store.keys.profiles())
+        [digest] = store.client.hkeys(store.keys.profiles())
+        store.client.hset(store.keys.profiles(), digest, "never read again")
         assert the(store).profile == PROFILE
+        store.client.delete(store.keys.profiles())
         newcomer = with_wire(store, store.wire)
-        assert the(newcomer).profile is None
+        assert (the(store).profile, the(newcomer).profile) == (PROFILE, None)
 
     def test_a_new_profile_is_read_when_it_appears(self, store: FleetStore) -> None:
         join(store)
