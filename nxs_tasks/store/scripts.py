@@ -16,6 +16,7 @@ NAMES = (
     "note",
     "resign",
     "snapshot",
+    "tidy",
     "transition",
 )
 

@@ -296,6 +296,13 @@ class FleetStore:
         if not gone:
             raise Stale(f"{decision.instance} changed meanwhile")
 
+    def tidy(self) -> int:
+        """Remove profiles that no instance has any more; returns how many."""
+        keys = self.keys
+        removed = self.call("tidy", [keys.members(), keys.profiles()], [keys.instance("")])
+        self._profiles.clear()
+        return int(removed)
+
     def release(self, decision: Release) -> int:
         """Move the waiting tasks of an own queue to the shared queue; returns how many.
 

@@ -1093,3 +1093,15 @@ def test_two_processes_see_the_same_fleet(url: str) -> None:
     ours, theirs = new_store(url), new_store(url)
     add_instance(ours, "w1", slots=3)
     assert theirs.snapshot().instances == ours.snapshot().instances
+
+
+class TestTidy:
+    def test_only_profiles_that_nobody_has_are_removed(self, store: FleetStore) -> None:
+        add_instance(store, "w1", tasks=("shop.old",))
+        add_instance(store, "w2", tasks=("shop.pay",))
+        assert store.tidy() == 0
+        add_instance(store, "w1", tasks=("shop.pay",))
+        assert store.tidy() == 1
+        known = {i.id: i.profile.tasks for i in store.snapshot().instances if i.profile}
+        assert known == {"w1": {"shop.pay"}, "w2": {"shop.pay"}}
+        assert store.client.hlen(store.keys.profiles()) == 1
