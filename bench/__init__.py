@@ -22,7 +22,7 @@ a peer exists. One figure is one line of JSON:
 1. Both sides run in one process, on one server of the bench's own (a free port, no persistence,
    ended at the end), with the same settings, and differ in NXS alone. `NXS_…` and `CELERY_…`
    variables of the shell are left out.
-2. They take turns of some 50 ms; who is first changes with every pair of turns. What disturbs the
+2. They take turns of some 60 ms; who is first changes with every pair of turns. What disturbs the
    machine for longer than a turn disturbs both, and leaves their ratio.
 3. Garbage is collected before a round, and not within. Filling, emptying and counting the queues,
    heartbeats, and connecting the signal that belongs to one side are outside of the timing.

@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_S = 0.1
 #: Candidates kept with a sampled placement.
 CANDIDATES_KEPT = 10
-#: For kombu: nothing to declare. Left to itself it binds a copy of the queue to find that out.
-NOTHING = ()
 #: Sampled placements buffered until the next look at the fleet.
 BUFFER = 1000
 
@@ -46,6 +44,14 @@ BUFFER = 1000
 def queue_to(name: str) -> Queue:
     """A queue to publish to by name alone: anonymous exchange, no declaration, no binding."""
     return Queue(name, Exchange(""), routing_key=name, no_declare=True)
+
+
+def straight_to(queue: Queue) -> dict[str, Any]:
+    """A route that declares nothing: left to itself kombu binds a copy of the queue to find out.
+
+    A new list each time, because kombu may add to it.
+    """
+    return {"queue": queue, "declare": []}
 
 
 class View:
@@ -121,7 +127,7 @@ class Submitter:
         self._chosen.value = None
         self._runtime.require_accepted()
         if name.startswith(CONTROL_TASKS):
-            return {"queue": self._control, "declare": NOTHING}
+            return straight_to(self._control)
         if options is not None and not self._may_choose(options):
             return None
         placement, explanation = self._place(name)
@@ -132,7 +138,7 @@ class Submitter:
         if queue is None:
             own = self._runtime.keys.own_queue(placement.instance)
             queue = self._queues[placement.instance] = queue_to(own)
-        return {"queue": queue, "declare": NOTHING}
+        return straight_to(queue)
 
     def _may_choose(self, options: dict[str, Any]) -> bool:
         queue = options.get("queue")

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
-from kombu import Queue
+from kombu import Exchange, Producer, Queue
 
 from nxs_tasks import Fleet
 from nxs_tasks.clock import FakeClock
@@ -120,6 +120,16 @@ class TestWhere:
             assert message["headers"]["task"] == "shop.pay"
             info = message["properties"]["delivery_info"]
             assert (info["exchange"], info["routing_key"]) == ("", W2)
+
+    def test_a_producer_of_the_user_with_an_exchange_of_its_own_works_twice(
+        self, shop: Shop
+    ) -> None:
+        shop.add("w1", **ROOMY)
+        with shop.app.connection_for_write() as connection:
+            producer = Producer(connection, exchange=Exchange("mine"))
+            for n in range(2):
+                shop.pay.apply_async((n,), producer=producer)
+        assert shop.depths() == {W1: 2}
 
     def test_priority_is_kept(self, shop: Shop) -> None:
         shop.add("w1")
