@@ -1,28 +1,19 @@
-"""The periodic jobs of NXS, one table: what runs, how often, and why that often.
+"""The periodic jobs of NXS at a glance: `python beat_schedule.py` prints the table.
 
-`Fleet(app)` merges it into the app's own `beat_schedule`. Every job goes to the control worker,
-and expires with its period: a job that waited longer is replaced by the next one.
+The table itself is `nxs_tasks.control.jobs.JOBS`, and `Fleet(app)` merges it into the app's own
+`beat_schedule`. It is not kept in this file, because a module of this name is what many Celery
+projects have themselves: installed beside theirs, one would hide the other.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from nxs_tasks.control.jobs import JOBS
+from nxs_tasks.control.schedule import beat_schedule
+from nxs_tasks.settings import load
 
-#: job, the setting that holds its period, why
-SCHEDULE = (
-    ("lifecycle", "lifecycle_period", "a dead instance is GONE within gone_after + this"),
-    ("record", "record_period", "what happened shows up in the history within this"),
-    ("prune", "prune_period", "history_days is kept to the hour"),
-)
+SCHEDULE = beat_schedule(load().settings)
 
-
-def beat_schedule(settings: Any) -> dict[str, dict[str, Any]]:
-    """The table in Celery's form; `settings` is `nxs_tasks.settings.Settings`."""
-    return {
-        f"nxs-{job}": {
-            "task": f"nxs.control.{job}",
-            "schedule": float(getattr(settings, period)),
-            "options": {"expires": float(getattr(settings, period))},
-        }
-        for job, period, _ in SCHEDULE
-    }
+if __name__ == "__main__":
+    for name, entry in SCHEDULE.items():
+        job = JOBS[name.removeprefix("nxs-")]
+        print(f"{name}: every {entry['schedule']:g} s ({job.period_setting}), {job.why}")

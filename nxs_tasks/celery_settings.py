@@ -45,7 +45,7 @@ NEEDS = (
 )
 
 #: Transport options that NXS sets in every process; workers add their own keys and names.
-TRANSPORT = {"queue_order_strategy": "priority"}
+TRANSPORT = {"queue_order_strategy": "nxs_tasks.worker.order:OwnFirst"}
 #: Transport options that a worker sets for itself when it starts.
 WORKER_TRANSPORT = (
     "client_name",
@@ -110,7 +110,8 @@ def apply(conf: Any, router: Any, schedule: Mapping[str, Any]) -> Iterator[Chang
     options = dict(conf.get(OPTIONS) or {})
     conf[OPTIONS] = {**options, **TRANSPORT}
     for name, value in TRANSPORT.items():
-        yield Change(f"{OPTIONS}.{name}", options.get(name), value, "own queue before shared")
+        why = "the own queue first, the others in turn"
+        yield Change(f"{OPTIONS}.{name}", options.get(name), value, why)
     routes = conf.task_routes
     kept = list(routes) if isinstance(routes, list | tuple) else [routes] if routes else []
     conf.task_routes = [*kept, router]

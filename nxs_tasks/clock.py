@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 
 class Clock(Protocol):
@@ -65,6 +65,13 @@ def wait_until(condition: Callable[[], bool], deadline_s: float, poll_s: float =
         if time.monotonic() >= end:
             return False
         time.sleep(poll_s)
+
+
+def repeat(action: Callable[[], None], every_s: float) -> NoReturn:
+    """Do something again and again, until it raises (as Ctrl-C does)."""
+    while True:
+        action()
+        time.sleep(every_s)
 
 
 def iso(at: float) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 from celery import signals
 
-from beat_schedule import beat_schedule
 from nxs_tasks.celery_settings import apply, check
 from nxs_tasks.clock import SYSTEM, Clock
 from nxs_tasks.control import tasks
+from nxs_tasks.control.schedule import beat_schedule
 from nxs_tasks.errors import SettingError
 from nxs_tasks.model.decision import Explanation
 from nxs_tasks.model.snapshot import Snapshot

@@ -7,6 +7,7 @@ it: Celery builds those itself and hands them nothing but the app.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ class Runtime:
         self.clock = clock
         self._store: tuple[int, FleetStore] | None = None
         self._history: tuple[int, History] | None = None
+        self._token = (0, "")
         #: What was changed in the app's Celery settings; empty until the app is configured.
         self.changes: tuple[Change, ...] = ()
         #: Called by `flush`: parts that buffer what they will send.
@@ -102,10 +104,16 @@ class Runtime:
         for flusher in self.flushers:
             flusher()
 
-    @staticmethod
-    def identity() -> str:
-        """Host and pid of this process."""
-        return f"{socket.gethostname()}/{os.getpid()}"
+    @property
+    def app_name(self) -> str:
+        """The app's own name; apps of different names have schedules of their own."""
+        return str(self.app.main or "app")
+
+    def identity(self) -> str:
+        """Host, pid and a token: in containers many processes have the same host and pid."""
+        if self._token[0] != os.getpid():
+            self._token = (os.getpid(), secrets.token_hex(4))
+        return f"{socket.gethostname()}/{os.getpid()}/{self._token[1]}"
 
 
 def runtime_of(app: Any) -> Runtime:

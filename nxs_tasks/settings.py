@@ -8,6 +8,7 @@ refused with the nearest known one.
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nxs_tasks.errors import SettingError
+
+log = logging.getLogger(__name__)
 
 ENV_PREFIX = "NXS_"
 #: Read by the command line and the ready-made app, before there is a Fleet: not settings.
@@ -46,7 +49,9 @@ class Settings:
     """Every knob of NXS. Build it with `load()`, which validates."""
 
     fleet: str = knob("default", "name", "names the fleet; apps that share it share instances")
-    state_dir: str = knob("", "path", "history, beat state, logs; empty = the user's state folder")
+    state_dir: str = knob(
+        "", "path", "history, logs, the embedded server; empty = the user's state folder"
+    )
     history_url: str = knob("", "URL", "SQLAlchemy URL; empty = SQLite in the state directory")
     history_days: int = knob(30, "days", "rows older than this are deleted")
     tags: str = knob("", "list", "comma-separated tags of this machine, such as gpu,ssd")
@@ -66,7 +71,9 @@ class Settings:
     broker_timeout: float = knob(2.0, "s", "longest wait for one answer of the broker")
 
     heartbeat_period: float = knob(5.0, "s", "design: a heartbeat with load every 5 s")
-    join_period: float = knob(1.0, "s", "heartbeats while JOINING: a healthy start takes 3 s")
+    join_period: float = knob(
+        1.0, "s", "heartbeats while JOINING: three of them take 3 s, and no 15"
+    )
     join_beats: int = knob(3, "heartbeats", "spec 2.2: consecutive successes to become ACTIVE")
     silent_after: float = knob(
         15.0, "s", "three missed heartbeats: no new work is placed on the instance"
@@ -104,13 +111,14 @@ class Settings:
             value = getattr(self, f.name)
             if f.metadata["unit"] in _POSITIVE_UNITS:
                 _require(value > 0, f.name, value, "must be above 0")
-        _require(
-            self.gone_after > self.heartbeat_period,
-            "gone_after",
-            self.gone_after,
-            f"must be above heartbeat_period ({self.heartbeat_period} s), "
-            "or a living instance would be declared GONE",
-        )
+        for name in ("gone_after", "silent_after"):
+            _require(
+                getattr(self, name) > self.heartbeat_period,
+                name,
+                getattr(self, name),
+                f"must be above heartbeat_period ({self.heartbeat_period} s), "
+                "or a living instance would be given up between two heartbeats",
+            )
 
     @property
     def longest_gap(self) -> float:
@@ -154,7 +162,12 @@ def load(
     sources = {f.name: "default" for f in fields(Settings)}
     for key, text in sorted(env.items()):
         if key.startswith(ENV_PREFIX) and key not in ENV_RESERVED:
-            name = _known(key.removeprefix(ENV_PREFIX).lower(), shown=key)
+            name = key.removeprefix(ENV_PREFIX).lower()
+            if name not in sources and not _near(name):
+                # Not ours: Kubernetes sets NXS_REDIS_SERVICE_HOST for a service "nxs-redis".
+                log.warning("%s is no setting of NXS and is ignored", key)
+                continue
+            name = _known(name, shown=key)
             values[name] = _parse(name, text, shown=key)
             sources[name] = key
     for name, value in (overrides or {}).items():
@@ -164,11 +177,15 @@ def load(
     return Sourced(Settings(**values), sources)
 
 
+def _near(name: str) -> list[str]:
+    return difflib.get_close_matches(name, [f.name for f in fields(Settings)], n=1)
+
+
 def _known(name: str, shown: str) -> str:
     names = [f.name for f in fields(Settings)]
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
+    near = _near(name)
     shape = (lambda n: ENV_PREFIX + n.upper()) if shown.startswith(ENV_PREFIX) else str
     hint = f", did you mean {shape(near[0])!r}?" if near else "; `nxs settings` lists them"
     raise SettingError(f"unknown setting {shown!r}{hint}")
@@ -178,6 +195,8 @@ def _parse(name: str, value: Any, shown: str) -> Any:
     default = next(f.default for f in fields(Settings) if f.name == name)
     if isinstance(default, Weights):
         return _parse_weights(value, shown)
+    if name == "tags" and isinstance(value, list | tuple | set | frozenset):
+        value = ",".join(str(tag) for tag in value)
     kind: Any = type(default)
     try:
         parsed = kind(value)

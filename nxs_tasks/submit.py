@@ -76,7 +76,6 @@ class View:
         self._recent.append((self._runtime.clock.monotonic(), instance_id))
 
     def _look(self, now: float) -> None:
-        # Also after a failure: asking a dead broker at every publish would add a time-out to each.
         self._looked_at = now
         try:
             snapshot = self._runtime.store().snapshot()
@@ -85,6 +84,9 @@ class View:
             if not self._failed:
                 log.warning("no view of the fleet, tasks go to the shared queue: %s", error)
             self._failed = True
+            # From the end of the try: it may have taken longer than a view may be old, and asking
+            # a dead broker at every publish would add a time-out to each.
+            self._looked_at = self._runtime.clock.monotonic()
             return
         self._failed = False
         while self._recent and self._recent[0][0] < now - IN_FLIGHT_S:
@@ -191,7 +193,8 @@ class Submitter:
         }
         if explanation is not None:
             fields = placement_fields(placement, explanation, now)
-            self._samples.append((str(headers.get("id", "")), sender, fields))
+            with self._lock:
+                self._samples.append((str(headers.get("id", "")), sender, fields))
         # A sample waits for the next look at the fleet; who wants all of them wants them now.
         if self._samples and (self._flush_due or self._runtime.settings.placement_sample >= 1):
             self._flush_due = False
@@ -199,7 +202,8 @@ class Submitter:
 
     def flush(self) -> None:
         """Send the sampled placements to the history's stream."""
-        samples, self._samples = self._samples, deque(maxlen=BUFFER)
+        with self._lock:
+            samples, self._samples = self._samples, deque(maxlen=BUFFER)
         if not samples:
             return
         try:

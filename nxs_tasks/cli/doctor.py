@@ -51,7 +51,8 @@ def _persistence(runtime: Runtime) -> Finding:
     enabled = runtime.store().persistence()
     detail = {
         True: "the append-only file is on: a restart loses nothing",
-        False: "no append-only file: a restart of the server loses every task (set appendonly yes)",
+        False: "no append-only file, or it is still being read: without one, a restart of the "
+        "server loses every task (set appendonly yes)",
         None: "INFO does not tell",
     }[enabled]
     return Finding(subject="persistence", well=enabled, detail=detail)
@@ -81,7 +82,7 @@ def _control(runtime: Runtime) -> Finding:
         return Finding(
             subject="control plane", well=False, detail="has never ticked: start `nxs node`"
         )
-    since = runtime.clock.now() - tick.at
+    since = max(0.0, runtime.store().now() - tick.at)
     late = since > 3 * runtime.settings.lifecycle_period
     return Finding(
         subject="control plane",

@@ -19,11 +19,13 @@ from nxs_tasks.cli.processes import (
     beat_spec,
     control_spec,
     interrupt_on_sigterm,
+    keep_running,
     worker_specs,
 )
-from nxs_tasks.cli.target import Target
-from nxs_tasks.clock import wait_until
-from nxs_tasks.runtime import Runtime
+from nxs_tasks.cli.target import Target, state_dir
+
+#: A task may take hours, and nobody but its user knows.
+ANY_TIME_S = 30 * 24 * 3600.0
 
 
 def node(
@@ -38,45 +40,41 @@ def node(
     control: Annotated[
         bool, typer.Option(help="Run a control worker and a beat candidate beside it.")
     ] = True,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that running tasks may take at the end; 0 = any time.")
+    ] = 0.0,
 ) -> None:
     """Run this machine's part of the fleet: task worker, control worker, beat candidate.
 
-    Any number of machines may do so; of the beats one leads. Logs are in the state directory.
+    Any number of machines may do so; of the beats one leads. All of them log to where this
+    command does.
     """
     target: Target = context.obj
     runtime = target.runtime()
     runtime.store().check_server()
+    state_dir(runtime.settings)
     if control:
         runtime.history()
     host = socket.gethostname()
     instance = name if "@" in name else f"{name}@{host}"
-    specs = worker_specs(target.name, [(instance, slots)], ("-P", pool))
+    specs = worker_specs(target.name, [(instance, slots)], grace or ANY_TIME_S, ("-P", pool))
     if control:
         specs += [
             control_spec(target.name, host, runtime.keys.control_queue()),
             beat_spec(target.name),
         ]
-    supervise(runtime, specs)
+    supervise(specs)
 
 
-def supervise(runtime: Runtime, specs: list[Spec]) -> None:
-    """Run the children until SIGTERM or Ctrl-C."""
+def supervise(specs: list[Spec]) -> None:
+    """Run the children until SIGTERM or Ctrl-C; a second one ends them at once."""
     out = console()
     interrupt_on_sigterm()
-    log_dir = runtime.settings.state_path / "logs"
-    log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with Supervisor(log_dir, os.environ) as supervisor:
+    with Supervisor(None, os.environ) as supervisor:
         supervisor.start(*specs)
         for child in supervisor.children:
-            out.print(f"{child.spec.name}: pid {child.pid}, log {child.log_path}", soft_wrap=True)
-
-        def tick() -> bool:
-            for told in supervisor.restart_dead():
-                out.print(told, soft_wrap=True)
-            return False
-
+            out.print(f"{child.spec.name}: pid {child.pid}", soft_wrap=True)
         try:
-            while True:
-                wait_until(tick, deadline_s=3600.0, poll_s=0.5)
+            keep_running(supervisor, out)
         except KeyboardInterrupt:
-            out.print("stopping: running tasks may finish")
+            out.print("stopping: running tasks may finish, a second Ctrl-C ends them at once")

@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from nxs_tasks.clock import SYSTEM, Clock, wait_until
+from rich.console import Console
+
+from nxs_tasks.clock import SYSTEM, Clock, repeat, wait_until
 from nxs_tasks.errors import NxsError
 
 #: Restart delays of a child that keeps dying, s; a child that ran longer starts over.
@@ -36,15 +38,18 @@ class Spec:
 
     name: str
     argv: tuple[str, ...]
-    grace_s: float = 30.0  # from SIGTERM to SIGKILL
+    grace_s: float  # from SIGTERM to SIGKILL
 
 
 class Child:
     """One process of a spec, and its restarts."""
 
-    def __init__(self, spec: Spec, log_dir: Path, env: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self, spec: Spec, log_dir: Path | None, env: Mapping[str, str], clock: Clock
+    ) -> None:
         self.spec = spec
-        self.log_path = log_dir / f"{spec.name}.log"
+        #: None = it writes to where we write.
+        self.log_path = log_dir / f"{spec.name}.log" if log_dir is not None else None
         self._env = dict(env)
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,13 +73,13 @@ class Child:
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start it. Its output is appended to its log."""
-        with self.log_path.open("ab") as log:
+        """Start it. Its output is appended to its log, or goes where ours goes."""
+        with self.log_path.open("ab") if self.log_path else nullcontext() as log:
             self._process = subprocess.Popen(
                 self.spec.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=None if log is None else subprocess.STDOUT,
                 env=self._env,
                 # A group, not a session: Linux shares the processor between sessions, and
                 # one slot of a small worker would get as much as three of a large one.
@@ -92,8 +97,7 @@ class Child:
             delay = BACK_OFF[min(self._deaths, len(BACK_OFF)) - 1]
             self._next_start = now + delay
             return (
-                f"{self.spec.name} ended with {self.exit_code}, "
-                f"starting it again in {delay:.0f} s (log: {self.log_path})"
+                f"{self.spec.name} ended with {self.exit_code}, starting it again in {delay:.0f} s"
             )
         if now >= self._next_start:
             self._next_start = 0.0
@@ -101,7 +105,9 @@ class Child:
         return ""
 
     def tail(self) -> str:
-        """The end of its log."""
+        """The end of its log, if it has one."""
+        if self.log_path is None:
+            return ""
         try:
             lines = self.log_path.read_text(errors="replace").splitlines()
         except OSError:
@@ -126,7 +132,7 @@ class Child:
 class Supervisor:
     """Runs children, and ends all of them whatever happens: use it as a context manager."""
 
-    def __init__(self, log_dir: Path, env: Mapping[str, str], clock: Clock = SYSTEM) -> None:
+    def __init__(self, log_dir: Path | None, env: Mapping[str, str], clock: Clock = SYSTEM) -> None:
         self._log_dir = log_dir
         self._env = env
         self._clock = clock
@@ -191,6 +197,16 @@ def celery(app: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "celery", "-A", app, *arguments)
 
 
+def keep_running(supervisor: Supervisor, out: Console) -> NoReturn:
+    """Restart what dies, and say so, until Ctrl-C."""
+
+    def tick() -> None:
+        for told in supervisor.restart_dead():
+            out.print(told, soft_wrap=True)
+
+    repeat(tick, every_s=0.5)
+
+
 def interrupt_on_sigterm() -> None:
     """Treat SIGTERM like Ctrl-C, so that both end everything."""
 
@@ -201,13 +217,14 @@ def interrupt_on_sigterm() -> None:
 
 
 def worker_specs(
-    app: str, workers: Sequence[tuple[str, int]], extra: Sequence[str] = ()
+    app: str, workers: Sequence[tuple[str, int]], grace_s: float, extra: Sequence[str] = ()
 ) -> list[Spec]:
-    """Task workers by (node name, slots)."""
+    """Task workers by (node name, slots); `grace_s` is the time that running tasks may take."""
     return [
         Spec(
             name=name.partition("@")[0],
             argv=celery(app, "worker", "-n", name, "-c", str(slots), "-l", "INFO", "-E", *extra),
+            grace_s=grace_s,
         )
         for name, slots in workers
     ]
@@ -219,7 +236,7 @@ def control_spec(app: str, host: str, queue: str) -> Spec:
         name="control",
         argv=celery(
             app, "worker", "-Q", queue, "-n", f"control@{host}", "-P", "threads",
-            "-c", "2", "-l", "INFO",
+            "-c", "4", "-l", "INFO",
         ),
         grace_s=10.0,
     )  # fmt: skip

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_json
-from nxs_tasks.clock import wait_until
+from nxs_tasks.clock import repeat
+from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Terms
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
@@ -84,8 +85,8 @@ def collect(runtime: Runtime) -> FleetStatus:
     queues = Queues(store)
     rows = tuple(_row(i, snapshot, runtime, queues) for i in snapshot.instances)
     tick = Events(store).last_ticks().get("lifecycle")
-    tick_age = None if tick is None else max(0.0, runtime.clock.now() - tick.at)
-    leader = BeatLease(store, "", settings.beat_lease).holder()
+    tick_age = None if tick is None else _since(tick.at, snapshot)
+    leader = BeatLease(store, runtime.app_name, "", settings.beat_lease).holder()
     return FleetStatus(
         fleet=settings.fleet,
         broker=safe_url(runtime.broker_url),
@@ -220,14 +221,15 @@ def status(
 
 
 def _watch(runtime: Runtime) -> None:
-    with Live(render(collect(runtime)), console=console(), auto_refresh=False) as live:
+    with Live(console=console(), auto_refresh=False) as live:
 
-        def refresh() -> bool:
-            live.update(render(collect(runtime)), refresh=True)
-            return False
+        def refresh() -> None:
+            try:
+                live.update(render(collect(runtime)), refresh=True)
+            except NxsError as error:
+                live.update(Text(str(error), style="red"), refresh=True)
 
         try:
-            while True:
-                wait_until(refresh, deadline_s=60.0, poll_s=1.0)
+            repeat(refresh, every_s=1.0)
         except KeyboardInterrupt:
             return

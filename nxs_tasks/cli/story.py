@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from celery.states import READY_STATES
 
 from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_json
 from nxs_tasks.clock import iso
@@ -23,6 +24,8 @@ from nxs_tasks.store.events import Events
 from nxs_tasks.store.message import placed_at
 from nxs_tasks.store.queues import Held, Queues, Waiting
 
+#: Results that say something: PENDING is what a backend answers for an id it never saw.
+KNOWN_STATES = READY_STATES | {"STARTED", "RETRY"}
 NameOrId = Annotated[str, typer.Argument(help="A task id, or an instance (NAME@HOST).")]
 
 
@@ -84,7 +87,7 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
     state = _result_state(result)
     envelope = waiting.envelope if waiting else held[0].envelope if held else None
     return {
-        "found": bool(waiting or held or placements or state not in (None, "PENDING")),
+        "found": bool(waiting or held or placements or state in KNOWN_STATES),
         "task_id": task_id,
         "task": envelope.task if envelope else placements[0].task if placements else None,
         "placed": envelope.placed if envelope else None,
@@ -92,7 +95,6 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
         "held": [_held(h, runtime) for h in held],
         "result_state": state,
         "placements": [asdict(p) for p in placements],
-        "sampled": runtime.settings.placement_sample,
         "history_problem": problem,
     }
 
@@ -107,6 +109,8 @@ def _result_state(result: Any) -> str | None:
         return str(result.state)
     except (AttributeError, NotImplementedError, OSError):
         return None
+    except getattr(result.backend, "connection_errors", ()):
+        return "the result backend does not answer"
 
 
 def _history(runtime: Runtime, what: str, **filters: str) -> tuple[list[Any], str]:
@@ -174,7 +178,7 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
     if not told["found"]:
         lines.append("  nothing is known of it: no message, no result, no recorded placement")
     elif not told["placements"]:
-        lines.append(f"  (the history keeps {told['sampled']:.0%} of the placements; not this one)")
+        lines.append("  (this placement is not in the history, or not yet; it keeps a sample)")
     return lines + _problem(told)
 
 

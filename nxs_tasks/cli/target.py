@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nxs_tasks.errors import SettingError
+from nxs_tasks.errors import SettingError, StateDirError
 from nxs_tasks.runtime import Runtime, runtime_of
-from nxs_tasks.settings import load
+from nxs_tasks.settings import Settings, load
 
 DEFAULT_APP = "nxs_tasks.app"
 RUNNING_FILE = "up.json"
@@ -77,11 +78,26 @@ class Target:
         return runtime_of(self.app())
 
     def _find_running_broker(self) -> None:
-        if "NXS_BROKER_URL" in os.environ:
+        if "NXS_BROKER_URL" in os.environ or "CELERY_BROKER_URL" in os.environ:
             return
         running = Running.find(load().settings.state_path)
         if running is not None and running.app == self.name:
             self.use_broker(running.broker_url)
+
+
+def state_dir(settings: Settings) -> Path:
+    """The state directory, made if need be. Raises `StateDirError` if it cannot be written."""
+    path = settings.state_path
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise StateDirError(
+            f"the state directory {path} cannot be written ({error.strerror}): "
+            "set NXS_STATE_DIR to one that can"
+        ) from None
+    return path
 
 
 def _name_of(app: Any) -> str:

@@ -29,13 +29,14 @@ from nxs_tasks.cli.processes import (
     celery,
     control_spec,
     interrupt_on_sigterm,
+    keep_running,
     worker_specs,
 )
 from nxs_tasks.cli.server import free_port, server_spec
 from nxs_tasks.cli.status import collect, render
-from nxs_tasks.cli.target import RUNNING_FILE, Running, Target
+from nxs_tasks.cli.target import RUNNING_FILE, Running, Target, state_dir
 from nxs_tasks.clock import wait_until
-from nxs_tasks.errors import BrokerError, NxsError, SettingError, StateDirError
+from nxs_tasks.errors import BrokerError, NxsError, SettingError
 from nxs_tasks.model.state import State
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.settings import load
@@ -44,6 +45,11 @@ from nxs_tasks.store import FleetStore, Keys, Wire, connect
 SERVER_UP_S = 15.0
 FLEET_UP_S = 90.0
 FLOWER_UP_S = 30.0
+
+#: Running tasks may take so long at the end.
+GRACE_S = 30.0
+#: Ctrl-C before the work was done, as a shell has it.
+EXIT_INTERRUPTED = 130
 
 #: What `--work` names: gets the app, the console and the folder for reports; returns an exit code.
 Work = Callable[[Any, Console, Path], int]
@@ -88,7 +94,8 @@ def up(
         once=once,
     )
     interrupt_on_sigterm()
-    state_path = _state_dir()
+    state_path = state_dir(load().settings)
+    (state_path / "logs").mkdir(mode=0o700, exist_ok=True)
     with _only_one(state_path):
         raise typer.Exit(_run(target, plan, state_path, console()))
 
@@ -97,16 +104,17 @@ def _run(target: Target, plan: Plan, state_path: Path, out: Console) -> int:
     url = f"redis://127.0.0.1:{plan.port}/0"
     target.use_broker(url)
     os.environ.setdefault("FLOWER_UNAUTHENTICATED_API", "true")
+    code = EXIT_INTERRUPTED
     try:
         with Supervisor(state_path / "logs", os.environ) as supervisor:
             code = _bring_up_and_work(target, plan, state_path, supervisor, out)
             if not plan.once:
                 out.print("the fleet stays up until Ctrl-C", style="bold")
-                _watch(supervisor, out)
+                keep_running(supervisor, out)
             return code
     except KeyboardInterrupt:
         out.print("\nended every process")
-        return 0 if not plan.once else 130
+        return code
     finally:
         (state_path / RUNNING_FILE).unlink(missing_ok=True)
 
@@ -123,7 +131,7 @@ def _bring_up_and_work(
     host = socket.gethostname()
     names = [(f"w{n}@{host}", slots) for n, slots in enumerate(plan.slots, 1)]
     supervisor.start(*_control_plane(runtime, target.name, host, plan))
-    supervisor.start(*worker_specs(target.name, names))
+    supervisor.start(*worker_specs(target.name, names, GRACE_S))
     with out.status(f"waiting for {len(names)} instances to become ACTIVE"):
         _await_fleet(runtime, {name for name, _ in names}, supervisor)
     out.print(render(collect(runtime)))
@@ -185,30 +193,6 @@ def _await_flower(port: int, supervisor: Supervisor) -> None:
 
     if not wait_until(answers, FLOWER_UP_S):
         raise NxsError(f"Flower did not answer on port {port} within {FLOWER_UP_S:.0f} s")
-
-
-def _watch(supervisor: Supervisor, out: Console) -> None:
-    def tick() -> bool:
-        for told in supervisor.restart_dead():
-            out.print(told, soft_wrap=True)
-        return False
-
-    while True:
-        wait_until(tick, deadline_s=3600.0, poll_s=0.5)
-
-
-def _state_dir() -> Path:
-    path = load().settings.state_path
-    try:
-        (path / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(13, "not writable")
-    except OSError as error:
-        raise StateDirError(
-            f"the state directory {path} cannot be written ({error.strerror}): "
-            "set NXS_STATE_DIR to one that can"
-        ) from None
-    return path
 
 
 @contextmanager

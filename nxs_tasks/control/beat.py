@@ -28,8 +28,9 @@ class FleetScheduler(Scheduler):
 
     def __init__(self, app: Any, *args: Any, **kwargs: Any) -> None:
         self._runtime = runtime_of(app)
+        runtime = self._runtime
         self._lease = BeatLease(
-            self._runtime.store(), self._runtime.identity(), self._runtime.settings.beat_lease
+            runtime.store(), runtime.app_name, runtime.identity(), runtime.settings.beat_lease
         )
         self._term: int | None = None  # of our lead, None while standing by
         self._renewed_at = float("-inf")
@@ -92,4 +93,4 @@ class FleetScheduler(Scheduler):
     @property
     def info(self) -> str:
         """Shown by `celery beat` at its start."""
-        return f"    . lease -> {self._runtime.store().keys.beat_lease()}"
+        return f"    . lease -> {self._runtime.store().keys.beat_lease(self._runtime.app_name)}"

@@ -1,13 +1,14 @@
 """The periodic jobs of the control plane: look, decide, act, remember. One function each.
 
 Each is safe to run twice or on two nodes at once: effects check their precondition, and the
-history ignores what it has. Who is told when is in `beat_schedule.py`.
+history ignores what it has.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from nxs_tasks.control.effects import apply_all
 from nxs_tasks.errors import RecordRefused
@@ -16,15 +17,20 @@ from nxs_tasks.model.decision import Nothing, Outcome
 from nxs_tasks.model.record import TickRecord
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import Runtime
+from nxs_tasks.settings import Settings
 from nxs_tasks.store.events import Events, Record
 
 log = logging.getLogger(__name__)
+
+#: A lifecycle that has not run for so many of its periods has not observed.
+LONGEST_PAUSE = 3
 
 
 def lifecycle(runtime: Runtime) -> list[Outcome]:
     """Evaluate the state machine of every instance, and act on it."""
     store = runtime.store()
-    snapshot = store.snapshot(full=True)
+    observed_since = store.observe(LONGEST_PAUSE * runtime.settings.lifecycle_period)
+    snapshot = replace(store.snapshot(full=True), observed_since=observed_since)
     decisions = evaluate(snapshot, runtime.settings, snapshot.taken_at)
     known = {i.id: i.verdict for i in snapshot.instances}
     outcomes = apply_all(
@@ -67,11 +73,25 @@ def prune(runtime: Runtime) -> int:
     return runtime.history().prune(runtime.clock.now(), runtime.settings.history_days)
 
 
-JOBS: dict[str, tuple[Callable[[Runtime], object], str]] = {
-    # name: (what to do, the setting with its period)
-    "lifecycle": (lifecycle, "lifecycle_period"),
-    "record": (record, "record_period"),
-    "prune": (prune, "prune_period"),
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do, the setting that holds its period, and why that often."""
+
+    do: Callable[[Runtime], object]
+    period_setting: str
+    why: str
+
+    def period(self, settings: Settings) -> float:
+        """Seconds between two runs."""
+        return float(getattr(settings, self.period_setting))
+
+
+JOBS = {
+    "lifecycle": Job(
+        lifecycle, "lifecycle_period", "a dead instance is GONE within gone_after + this"
+    ),
+    "record": Job(record, "record_period", "what happened is in the history within this"),
+    "prune": Job(prune, "prune_period", "history_days is kept to the hour"),
 }
 
 
@@ -81,13 +101,14 @@ def run_job(runtime: Runtime, name: str, node: str) -> None:
     Lateness is the time since the job's last start, less its period: what an operator feels,
     whoever caused it (beat, broker, a busy control worker).
     """
-    job, period_setting = JOBS[name]
-    started, clock = runtime.clock.now(), runtime.clock.monotonic()
-    events = Events(runtime.store())
+    job = JOBS[name]
+    store, clock = runtime.store(), runtime.clock.monotonic()
+    # The server's time: the last run may have been on another node.
+    started, events = store.now(), Events(store)
     before = events.last_ticks().get(name)
-    period = float(getattr(runtime.settings, period_setting))
+    period = job.period(runtime.settings)
     late = max(0.0, started - before.at - period) if before is not None else 0.0
-    job(runtime)
+    job.do(runtime)
     took = runtime.clock.monotonic() - clock
     events.add_tick(
         TickRecord(event_id="", at=started, job=name, lateness_s=late, took_s=took, node=node)

@@ -15,6 +15,7 @@ class Profile:
 
     tasks: frozenset[str]
     queues: frozenset[str]
+    shared: str = ""  # the default queue of its app; "" if it does not say
     tags: tuple[str, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
 
@@ -23,6 +24,7 @@ class Profile:
         return {
             "tasks": sorted(self.tasks),
             "queues": sorted(self.queues),
+            "shared": self.shared,
             "tags": list(self.tags),
             "versions": dict(self.versions),
         }
@@ -33,6 +35,7 @@ class Profile:
         return cls(
             tasks=frozenset(data["tasks"]),
             queues=frozenset(data["queues"]),
+            shared=str(data.get("shared", "")),
             tags=tuple(data["tags"]),
             versions=tuple(sorted(data["versions"].items())),
         )

@@ -16,6 +16,7 @@ class Snapshot:
     shared_queue: str
     shared_depth: int | None = None
     server_started_at: float | None = None
+    observed_since: float | None = None  # the lifecycle has been evaluated since, without a break
 
     def get(self, instance_id: str) -> Instance | None:
         """The instance of that id, or None."""

@@ -19,7 +19,6 @@ from redis.exceptions import (
     AuthorizationError,
     NoPermissionError,
     RedisError,
-    ResponseError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -38,7 +37,7 @@ from nxs_tasks.errors import (
     SettingError,
 )
 
-#: ZADD GT, LMOVE, and scripts that may call TIME before they write.
+#: kombu's own scripts need ZADD GT.
 OLDEST_SERVER = (6, 2)
 SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
@@ -56,7 +55,7 @@ def safe_url(url: str) -> str:
 
 
 def _without_password(url: str) -> str:
-    url = re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", url)
+    url = re.sub(r"(?i)([?&]\w*password=)[^&]*", r"\1***", url)
     scheme, mark, rest = url.partition("://")
     login, at, host = rest.rpartition("@")
     if not mark or ":" not in login:
@@ -160,26 +159,30 @@ def explained(url: str) -> Iterator[None]:
     where = safe_url(url)
     try:
         yield
-    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
-        raise BrokerRefused(
-            f"the server at {where} refuses us ({_first_line(error)}): "
-            "check user and password in broker_url"
-        ) from None
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        if "invalid username-password" in str(error) or "WRONGPASS" in str(error):
-            raise BrokerRefused(f"the server at {where} refuses the password") from None
-        raise BrokerUnreachable(
-            f"no Redis or Valkey server answers at {where} ({_first_line(error)}): "
+    except (RedisError, OSError) as error:
+        raise _explain(error, where) from None
+
+
+def _explain(error: Exception, where: str) -> BrokerError:
+    said = _first_line(error)
+    if isinstance(error, NoPermissionError):
+        return BrokerRefused(
+            f"the server at {where} forbids it to this user ({said}): allow it in the server's ACL"
+        )
+    # Told by different errors, as the server, its version and the client please.
+    if re.search("NOAUTH|Authentication required", said):
+        return BrokerRefused(f"the server at {where} wants a password: put it into broker_url")
+    refused = isinstance(error, AuthenticationError | AuthorizationError)
+    if refused or re.search("WRONGPASS|invalid (username-)?password", said):
+        return BrokerRefused(
+            f"the server at {where} refuses us ({said}): check user and password in broker_url"
+        )
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        return BrokerUnreachable(
+            f"no Redis or Valkey server answers at {where} ({said}): "
             "is it running, and is broker_url right?"
-        ) from None
-    except ResponseError as error:
-        if "NOAUTH" in str(error) or "Authentication required" in str(error):
-            raise BrokerRefused(
-                f"the server at {where} wants a password: put it into broker_url"
-            ) from None
-        raise BrokerError(f"the server at {where} answers: {_first_line(error)}") from None
-    except RedisError as error:
-        raise BrokerError(f"the server at {where}: {_first_line(error)}") from None
+        )
+    return BrokerError(f"the server at {where} answers: {said}")
 
 
 def require_version(info: Mapping[str, Any], url: str) -> None:

@@ -11,16 +11,17 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
 from nxs_tasks.store.connect import explained
-from nxs_tasks.store.store import STREAM_LENGTH, FleetStore
+from nxs_tasks.store.store import MALFORMED, STREAM_LENGTH, FleetStore
 
 log = logging.getLogger(__name__)
 
 Record = TransitionRecord | PlacementRecord | TickRecord
 Fields = dict[str, str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,12 @@ class Events:
         """The last run of each control job."""
         with explained(self._store.url):
             found = cast("dict[str, str]", self._client.hgetall(self._store.keys.last_ticks()))
-        return {job: _tick("", json.loads(text)) for job, text in found.items()}
+        key = self._store.keys.last_ticks()
+        ticks = {
+            job: _read(lambda _, text: _tick("", json.loads(text)), key, job, text)
+            for job, text in found.items()
+        }
+        return {job: tick for job, tick in ticks.items() if isinstance(tick, TickRecord)}
 
     def read(self, count: int = 1000) -> Batch:
         """The oldest `count` events of each stream."""
@@ -109,17 +115,19 @@ class Events:
         key = self._store.keys.transitions()
         with explained(self._store.url):
             entries = cast("list[tuple[str, Fields]]", self._client.xrange(key))
-        found = [_transition(id_, fields) for id_, fields in entries]
-        return [t for t in found if instance_id is None or t.instance == instance_id]
+        found = [_read(_transition, key, id_, fields) for id_, fields in entries]
+        return [
+            t
+            for t in found
+            if isinstance(t, TransitionRecord) and instance_id in (None, t.instance)
+        ]
 
 
-def _read(
-    reader: Callable[[str, Fields], Record], key: str, id_: str, fields: Fields
-) -> Record | None:
+def _read(reader: Callable[[str, T], Record], key: str, id_: str, fields: T) -> Record | None:
     """One record, or None for an entry that is none; it is named in the log and passed over."""
     try:
         return reader(id_, fields)
-    except (KeyError, ValueError, TypeError) as error:
+    except MALFORMED as error:
         log.error("entry %s of %s is no event of NXS and is passed over: %r", id_, key, error)
         return None
 

@@ -72,6 +72,10 @@ class Keys:
         """Hash: digest to profile JSON (tasks, queues, tags, versions)."""
         return self._key("profiles")
 
+    def observation(self) -> str:
+        """Hash: since when the lifecycle is evaluated without a break, and when it was last."""
+        return self._key("observation")
+
     def transitions(self) -> str:
         """Stream: state transitions on their way into the history."""
         return self._key("transitions")
@@ -88,17 +92,17 @@ class Keys:
         """Hash: control job to its last run, JSON."""
         return self._key("last-ticks")
 
-    def beat_lease(self) -> str:
-        """String with TTL: who leads among the beats."""
-        return self._key("beat", "lease")
+    def beat_lease(self, app: str) -> str:
+        """String with TTL: who leads among the beats of one app, each of which has a schedule."""
+        return self._key("beat", app, "lease")
 
-    def beat_term(self) -> str:
+    def beat_term(self, app: str) -> str:
         """Counter: rises with every change of the leading beat."""
-        return self._key("beat", "term")
+        return self._key("beat", app, "term")
 
-    def beat_runs(self) -> str:
+    def beat_runs(self, app: str) -> str:
         """Hash: schedule entry to its last run, JSON; lets a new leader go on where the old was."""
-        return self._key("beat", "runs")
+        return self._key("beat", app, "runs")
 
     def inflight_base(self) -> str:
         """What the keys of all in-flight hashes begin with."""

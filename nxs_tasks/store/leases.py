@@ -10,10 +10,11 @@ from nxs_tasks.store.store import FleetStore
 
 
 class BeatLease:
-    """The lease of the leading beat, and the last runs that its successor goes on from."""
+    """The lease of the leading beat of an app, and the last runs a successor goes on from."""
 
-    def __init__(self, store: FleetStore, holder: str, ttl_s: float) -> None:
+    def __init__(self, store: FleetStore, app: str, holder: str, ttl_s: float) -> None:
         self._store = store
+        self._app = app
         self._holder = holder
         self._ttl_ms = int(ttl_s * 1000)
 
@@ -21,26 +22,34 @@ class BeatLease:
         """Take or renew; returns (whether we lead, the term)."""
         keys = self._store.keys
         held, term = self._store.call(
-            "lease", [keys.beat_lease(), keys.beat_term()], [self._holder, self._ttl_ms]
+            "lease",
+            [keys.beat_lease(self._app), keys.beat_term(self._app)],
+            [self._holder, self._ttl_ms],
         )
         return bool(held), int(term)
 
     def resign(self) -> None:
         """Give the lead up, if we have it, so that nobody waits for the TTL."""
-        self._store.call("resign", [self._store.keys.beat_lease()], [self._holder])
+        self._store.call("resign", [self._store.keys.beat_lease(self._app)], [self._holder])
 
     def holder(self) -> str | None:
         """Who leads now."""
         with explained(self._store.url):
-            return cast("str | None", self._store.client.get(self._store.keys.beat_lease()))
+            return cast(
+                "str | None", self._store.client.get(self._store.keys.beat_lease(self._app))
+            )
 
     def runs(self) -> dict[str, tuple[float, int]]:
         """Schedule entry to (wall time of its last run, s, number of runs)."""
         with explained(self._store.url):
-            found = cast("dict[str, str]", self._store.client.hgetall(self._store.keys.beat_runs()))
+            found = cast(
+                "dict[str, str]", self._store.client.hgetall(self._store.keys.beat_runs(self._app))
+            )
         return {name: tuple(json.loads(text)) for name, text in found.items()}
 
     def set_run(self, name: str, at: float, count: int) -> None:
         """Remember a run."""
         with explained(self._store.url):
-            self._store.client.hset(self._store.keys.beat_runs(), name, json.dumps([at, count]))
+            self._store.client.hset(
+                self._store.keys.beat_runs(self._app), name, json.dumps([at, count])
+            )

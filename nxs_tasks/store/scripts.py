@@ -14,6 +14,7 @@ NAMES = (
     "lease",
     "move",
     "note",
+    "observe",
     "resign",
     "snapshot",
     "tidy",

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 STREAM_LENGTH = 20_000
 #: Quicker than `State(…)`, a thousand times a second.
 STATES: dict[str, State] = {state.value: state for state in State}
+#: What reading a value that somebody else has written may raise.
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 #: Between the fields of a row of the snapshot script.
 SEPARATOR = "\x1f"
 #: Index of the last one, which is free text.
@@ -182,6 +184,16 @@ class FleetStore:
             server_started_at=self._started_at(float(taken)) if full else None,
         )
 
+    def observe(self, longest_pause_s: float) -> float:
+        """Note a look at the fleet; returns since when it is looked at without a break, s."""
+        return float(self.call("observe", [self.keys.observation()], [longest_pause_s]))
+
+    def now(self) -> float:
+        """The server's time, s: the one clock that all nodes share."""
+        with explained(self.url):
+            seconds, microseconds = self.client.time()
+        return seconds + microseconds / 1e6
+
     def _started_at(self, now: float) -> float | None:
         uptime = self.check_server().get("uptime_in_seconds")
         return None if uptime is None else now - float(uptime)
@@ -193,8 +205,11 @@ class FleetStore:
         with explained(self.url):
             texts = cast("list[str | None]", self.client.hmget(self.keys.profiles(), unknown))
         for digest, text in zip(unknown, texts, strict=True):
-            if text is not None:
-                self._profiles[digest] = Profile.from_dict(json.loads(text))
+            try:
+                if text is not None:
+                    self._profiles[digest] = Profile.from_dict(json.loads(text))
+            except MALFORMED as error:
+                log.error("profile %s of %s is none: %r", digest, self.keys.profiles(), error)
 
     def _instance_or_none(
         self, row: list[str], connections: Mapping[str, int] | None
@@ -202,7 +217,7 @@ class FleetStore:
         """An instance, or None for a record that is none: it must not hide all others."""
         try:
             return self._instance(row, connections)
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             log.error("record %s cannot be read: %r", self.keys.instance(row[0]), error)
             return None
 
@@ -310,7 +325,7 @@ class FleetStore:
         placed earlier than they could be run. Raises `Stale`.
         """
         own = self.wire.queue_keys(self.keys.own_queue(decision.instance))
-        shared = self.wire.queue_keys(self.shared_queue)
+        shared = self.wire.queue_keys(decision.target)
         return sum(
             self._move(source, target, decision) for source, target in zip(own, shared, strict=True)
         )
@@ -322,7 +337,7 @@ class FleetStore:
                 raws = cast("list[str]", self.client.lrange(source, 0, MOVE_BATCH - 1))
             if not raws:
                 return total
-            pairs = [text for raw in raws for text in (raw, self._addressed(raw))]
+            pairs = [text for raw in raws for text in (raw, self._addressed(raw, decision.target))]
             moved = self.call(
                 "move",
                 [self.keys.instance(decision.instance), source, target],
@@ -332,9 +347,10 @@ class FleetStore:
                 raise Stale(f"{decision.instance} changed meanwhile; {total} task(s) were moved")
             total += moved
 
-    def _addressed(self, raw: str) -> str:
+    @staticmethod
+    def _addressed(raw: str, queue: str) -> str:
         try:
-            return reroute(raw, self.shared_queue)
+            return reroute(raw, queue)
         except MessageError:
             return raw
 

@@ -67,18 +67,28 @@ class Heartbeat(threading.Thread):
         self._leaving = ""
         self._over = threading.Event()
         self._woken = threading.Event()
+        self._left = threading.Event()
 
     def run(self) -> None:
         """Beat until stopped."""
         while not self._over.is_set():
             self._woken.clear()
-            self.beat_safely()
+            try:
+                self.beat_safely()
+            except Exception:
+                # Whatever it is: a worker without a heartbeat would be given up while it works.
+                log.exception("a heartbeat failed and is tried again")
             self._woken.wait(self._period())
 
     def leave(self, reason: str) -> None:
         """Announce a graceful shutdown. Safe in a signal handler: the thread does the work."""
-        self._leaving = reason
+        self._leaving = self._leaving or reason
         self._woken.set()
+
+    def leave_now(self, reason: str) -> None:
+        """Announce a graceful shutdown, and wait until it is known or the broker is too slow."""
+        self.leave(reason)
+        self._left.wait(2 * self._settings.broker_timeout)
 
     def stop(self) -> None:
         """End the thread, and say that the process is finished."""
@@ -123,6 +133,7 @@ class Heartbeat(threading.Thread):
 
     def _announce_leaving(self) -> None:
         if (self._state, Event.SHUTDOWN) not in TRANSITIONS:
+            self._left.set()
             return
         target = next_state(self._state, Event.SHUTDOWN)
         self._store.transition(
@@ -137,6 +148,7 @@ class Heartbeat(threading.Thread):
             )
         )
         self._state = target
+        self._left.set()
 
     def observe(self) -> Load:
         """What this heartbeat says. Raises `BrokerError` if the broker does not answer."""

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 #: kombu puts a held message back after this. Held messages are NXS's to rescue, and a task may be
 #: long, so kombu's own clock must never strike: ten years.
 NEVER_S = 10 * 365 * 24 * 3600
+#: What the control queues of all fleets begin with.
+CONTROL_QUEUES = "nxs.control"
 #: Between two tries to reach a broker that is not up yet, and how long in all.
 RETRY_S = 2.0
 RETRY_IN_ALL_S = 24 * 3600.0
@@ -65,7 +67,8 @@ class InstanceStep(bootsteps.StartStopStep):
             self._runtime.require_accepted()
             # The app may have been configured further after Fleet(app).
             check(conf)
-            wait_for_server(self._runtime, conf.broker_connection_retry_on_startup)
+            wait_for_server(self._runtime, _is_patient(conf))
+            self._refuse_foreign_control(queues)
             if self._runtime.keys.control_queue() in queues:
                 self.enabled = False
                 self._be_control_worker(worker, queues)
@@ -73,6 +76,15 @@ class InstanceStep(bootsteps.StartStopStep):
                 self._be_instance(worker, queues)
         except NxsError as error:
             raise WorkerRefused(str(error)) from None
+
+    def _refuse_foreign_control(self, queues: list[str]) -> None:
+        ours = self._runtime.keys.control_queue()
+        foreign = [q for q in queues if q.startswith(CONTROL_QUEUES) and q != ours]
+        if foreign:
+            raise SettingError(
+                f"-Q {foreign[0]}: the control queue of fleet "
+                f"{self._runtime.settings.fleet!r} is {ours}"
+            )
 
     def _be_control_worker(self, worker: Any, queues: list[str]) -> None:
         if len(queues) > 1:
@@ -88,6 +100,7 @@ class InstanceStep(bootsteps.StartStopStep):
         profile = Profile(
             tasks=frozenset(app.tasks),
             queues=frozenset(queues),
+            shared=runtime.shared_queue,
             tags=runtime.settings.tag_set,
             versions=tuple(sorted(_versions().items())),
         )
@@ -136,6 +149,9 @@ class InstanceStep(bootsteps.StartStopStep):
 
     def stop(self, worker: Any) -> None:
         """The consumer has stopped, the pool still finishes: give back what only waited."""
+        if self._heartbeat is not None:
+            # A remote shutdown comes without the signal.
+            self._heartbeat.leave_now("told to stop")
         self._give_back()
 
     def terminate(self, worker: Any) -> None:
@@ -158,6 +174,7 @@ class InstanceStep(bootsteps.StartStopStep):
                     instance=self._identity.instance,
                     epoch=self._identity.epoch,
                     source=State.LEAVING,
+                    target=self._runtime.shared_queue,
                     reason="the worker shuts down",
                 )
             )
@@ -187,6 +204,12 @@ def wait_for_server(runtime: Runtime, patient: bool) -> None:
         return True
 
     wait_until(served, RETRY_IN_ALL_S, RETRY_S)
+
+
+def _is_patient(conf: Any) -> bool:
+    """Whether Celery itself would try again to reach a broker at the start."""
+    at_startup = conf.broker_connection_retry_on_startup
+    return bool(conf.broker_connection_retry if at_startup is None else at_startup)
 
 
 def _versions() -> dict[str, str]:

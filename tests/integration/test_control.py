@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from nxs_tasks.control.effects import apply_all
 from nxs_tasks.errors import HistoryError
 from nxs_tasks.model.decision import Decision, Forget, Nothing, Outcome, Release, Transition
 from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.record import TickRecord
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import ATTRIBUTE, Runtime
@@ -43,13 +46,30 @@ def acted(outcomes: list[Outcome]) -> list[tuple[str, str, bool]]:
     """Kind of decision (or the target state), instance, whether applied; without notes."""
     return [
         (
-            str(getattr(o.decision, "target", type(o.decision).__name__)),
+            str(o.decision.target if isinstance(o.decision, Transition) else _kind(o.decision)),
             o.decision.instance,
             o.applied,
         )
         for o in outcomes
         if not isinstance(o.decision, Nothing)
     ]
+
+
+def _kind(decision: Decision) -> str:
+    return type(decision).__name__
+
+
+def observed_for_long(store: FleetStore) -> None:
+    """As if the lifecycle had been evaluated all the time."""
+    now = store.now()
+    store.client.hset(store.keys.observation(), mapping={"since": now - 3600, "last": now})
+
+
+def last_run_was(store: FleetStore, job: str, seconds: float) -> None:
+    """Move the last run of a job so much further back."""
+    key = store.keys.last_ticks()
+    tick = json.loads(store.client.hget(key, job) or "")
+    store.client.hset(key, job, json.dumps({**tick, "at": repr(float(tick["at"]) - seconds)}))
 
 
 @contextmanager
@@ -66,6 +86,7 @@ class TestLifecycle:
         runtime = make_app(url, **QUICK).runtime
         store = runtime.store()
         assert wait_until(lambda: store.check_server()["uptime_in_seconds"] >= 2, deadline_s=5)
+        observed_for_long(store)
         return runtime
 
     def silence(self, store: FleetStore, instance_id: str = "w1", seconds: float = 20.0) -> None:
@@ -94,11 +115,10 @@ class TestLifecycle:
         store = runtime.store()
         epoch = add_instance(store, "w1", State.JOINING)
         with connected(url, "w1", epoch):
-            for consuming, verdict in [(False, "does not consume"), (None, "unknown")]:
-                for _ in range(3):
-                    beat(store, "w1", epoch, slots=2, consuming=consuming)
-                assert acted(jobs.lifecycle(runtime)) == []
-                assert verdict in look(runtime).verdict
+            for _ in range(3):
+                beat(store, "w1", epoch, slots=2, consuming=False)
+            assert acted(jobs.lifecycle(runtime)) == []
+            assert "does not consume" in look(runtime).verdict
 
     def test_from_active_over_gone_to_forgotten(self, runtime: Runtime) -> None:
         store = runtime.store()
@@ -333,12 +353,28 @@ class TestRecord:
 
     def test_an_entry_that_is_no_event_is_cleared_away(self, fleet: Fleet) -> None:
         store = fleet.runtime.store()
-        store.client.xadd(store.keys.transitions(), {"made": "by hand"})
-        self.fill(fleet)
-        assert jobs.record(fleet.runtime) == 4
-        assert store.client.xlen(store.keys.transitions()) == 0
+        for expected in (0, 4):
+            store.client.xadd(store.keys.transitions(), {"made": "by hand"})
+            assert jobs.record(fleet.runtime) == expected
+            assert store.client.xlen(store.keys.transitions()) == 0
+            self.fill(fleet)
 
-    def test_a_broken_history_keeps_the_events(self, make_app: MakeApp, url: str) -> None:
+    def test_a_history_that_fails_keeps_the_events(self, fleet: Fleet, tmp_path: Path) -> None:
+        self.fill(fleet)
+        history = fleet.runtime.history()
+        with sqlite3.connect(tmp_path / "history.db") as database:
+            database.execute("ALTER TABLE nxs_ticks RENAME TO hidden")
+        with pytest.raises(HistoryError):
+            jobs.record(fleet.runtime)
+        assert len(Events(fleet.runtime.store()).read().records) == 4
+        with sqlite3.connect(tmp_path / "history.db") as database:
+            database.execute("ALTER TABLE hidden RENAME TO nxs_ticks")
+        assert jobs.record(fleet.runtime) == 4
+        assert len(history.placements()) == 2
+
+    def test_a_history_that_does_not_open_keeps_the_events(
+        self, make_app: MakeApp, url: str
+    ) -> None:
         fleet = make_app(url, placement_sample=1, history_url="sqlite:////no-such-directory/h.db")
         self.fill(fleet)
         with pytest.raises(HistoryError, match="no-such-directory"):
@@ -348,34 +384,29 @@ class TestRecord:
 
 class TestRunJob:
     def test_lateness_is_the_time_beyond_the_period(self, make_app: MakeApp, url: str) -> None:
-        clock = FakeClock()
-        runtime = make_app(url, clock=clock, lifecycle_period=5.0).runtime
-        starts = []
-        for gap in (0.0, 5.0, 12.5, 3.0):
-            clock.advance(gap)
-            starts.append(clock.now())
+        runtime = make_app(url, lifecycle_period=50.0).runtime
+        store = runtime.store()
+        begun = store.now()
+        for gap in (None, 50.0, 125.0, 30.0):
+            if gap is not None:
+                last_run_was(store, "lifecycle", gap)
             jobs.run_job(runtime, "lifecycle", node="control@host")
         jobs.record(runtime)
         ticks = list(reversed(runtime.history().ticks()))
-        assert [(t.job, t.at, t.lateness_s) for t in ticks] == [
-            ("lifecycle", start, late)
-            for start, late in zip(starts, (0.0, 0.0, 7.5, 0.0), strict=True)
-        ]
-        assert {(t.took_s, t.node) for t in ticks} == {(0.0, "control@host")}
+        # Whole periods apart, so that what the test itself takes does not matter.
+        assert [t.lateness_s // 25 for t in ticks] == [0, 0, 3, 0]
+        assert {(t.job, t.node) for t in ticks} == {("lifecycle", "control@host")}
+        assert all(begun <= t.at <= store.now() for t in ticks), "the server's time"
 
     def test_each_job_is_measured_by_its_own_period(self, make_app: MakeApp, url: str) -> None:
-        clock = FakeClock()
-        runtime = make_app(url, clock=clock, lifecycle_period=5.0, prune_period=60.0).runtime
+        runtime = make_app(url, lifecycle_period=100.0, prune_period=1000.0).runtime
         for name in ("lifecycle", "prune"):
             jobs.run_job(runtime, name, node="a")
-        clock.advance(61.0)
-        for name in ("lifecycle", "prune"):
+            last_run_was(runtime.store(), name, 1500.0)
             jobs.run_job(runtime, name, node="b")
         last = Events(runtime.store()).last_ticks()
-        assert {name: tick.lateness_s for name, tick in last.items()} == {
-            "lifecycle": 56.0,
-            "prune": 1.0,
-        }
+        late = {name: tick.lateness_s // 100 for name, tick in last.items()}
+        assert late == {"lifecycle": 14, "prune": 5}
 
     def test_the_job_is_done(self, make_app: MakeApp, url: str) -> None:
         runtime = make_app(url).runtime
@@ -387,15 +418,22 @@ class TestRunJob:
     def test_prune_keeps_the_days_that_are_set(self, make_app: MakeApp, url: str) -> None:
         clock = FakeClock()
         runtime = make_app(url, clock=clock, history_days=2).runtime
-        for _ in range(4):
-            jobs.run_job(runtime, "record", node="a")
-            jobs.record(runtime)
-            clock.advance(DAY_S)
+        ages = [0.5, 1.5, 2.5, 3.5]
+        runtime.history().add(
+            [
+                TickRecord(
+                    event_id=str(age),
+                    at=clock.now() - age * DAY_S,
+                    job="lifecycle",
+                    lateness_s=0.0,
+                    took_s=0.0,
+                    node="a",
+                )
+                for age in ages
+            ]
+        )
         assert jobs.prune(runtime) == 2
-        assert [t.at for t in runtime.history().ticks()] == [
-            clock.now() - DAY_S,
-            clock.now() - 2 * DAY_S,
-        ]
+        assert [t.event_id for t in runtime.history().ticks()] == ["0.5", "1.5"]
 
     def test_the_control_tasks_run_them(self, make_app: MakeApp, url: str) -> None:
         fleet = make_app(url)
@@ -409,7 +447,7 @@ class Node(Runtime):
 
     name: str
 
-    def identity(self) -> str:  # type: ignore[override]
+    def identity(self) -> str:
         return self.name
 
 
@@ -450,7 +488,7 @@ class TestBeat:
         for beat_ in (a, b):
             self.make_due(beat_)
         assert (a.tick(), b.tick()) == (0, 5.0)
-        assert BeatLease(store, "", 1).holder() == "a/1"
+        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
         assert self.sent(store) == 1
         self.make_due(b)
         for _ in range(3):
@@ -467,7 +505,7 @@ class TestBeat:
         store = new_store(url)
         a, clock = self.scheduler(make_app, url, "a/1")
         a.tick()
-        key = store.keys.beat_lease()
+        key = store.keys.beat_lease("shop")
         store.client.pexpire(key, 10_000)
         clock.advance(4.9)
         a.tick()
@@ -482,12 +520,12 @@ class TestBeat:
         b, _ = self.scheduler(make_app, url, "b/1")
         a.tick()
         b.close()
-        assert BeatLease(store, "", 1).holder() == "a/1"
+        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
         a.close()
-        assert BeatLease(store, "", 1).holder() is None
+        assert BeatLease(store, "shop", "", 1).holder() is None
         self.make_due(b)
         assert b.tick() == 0
-        assert BeatLease(store, "", 1).holder() == "b/1"
+        assert BeatLease(store, "shop", "", 1).holder() == "b/1"
         assert self.sent(store) == 1
 
     def test_who_has_lost_the_lease_sends_no_more(
@@ -497,13 +535,13 @@ class TestBeat:
         a, clock = self.scheduler(make_app, url, "a/1")
         b, _ = self.scheduler(make_app, url, "b/1")
         a.tick()
-        store.client.delete(store.keys.beat_lease())  # it ran out: a was frozen for 20 s
+        store.client.delete(store.keys.beat_lease("shop"))  # it ran out: a was frozen for 20 s
         clock.advance(20.0)
         b.tick()
         self.make_due(a)
         assert a.tick() == 5.0
         assert self.sent(store) == 0
-        assert BeatLease(store, "", 1).holder() == "b/1"
+        assert BeatLease(store, "shop", "", 1).holder() == "b/1"
         assert "has lost the lead of term 1" in caplog.text
 
     def test_a_successor_goes_on_from_the_last_runs(self, make_app: MakeApp, url: str) -> None:
@@ -521,26 +559,42 @@ class TestBeat:
         assert b.schedule["often"].total_run_count == 2
         assert b.schedule["often"].last_run_at == a.schedule["often"].last_run_at
 
+    def test_who_leads_again_goes_on_from_the_runs_of_the_one_between(
+        self, make_app: MakeApp, url: str
+    ) -> None:
+        store = new_store(url)
+        a, clock = self.scheduler(make_app, url, "a/1")
+        assert a.tick() == 5.0  # not due for a minute
+        store.client.delete(store.keys.beat_lease("shop"))
+        between = BeatLease(store, "shop", "b/1", 15)
+        assert between.acquire() == (True, 2)
+        between.set_run("often", SYSTEM.now() - 100, 9)
+        between.resign()
+        clock.advance(6.0)
+        assert a.tick() == 0
+        assert self.sent(store) == 1
+        assert a.schedule["often"].total_run_count == 10
+
     @pytest.mark.parametrize(("hours_ago", "runs"), [(11, 0), (13, 1), (100, 1)])
     def test_a_daily_entry_runs_once_a_day_whoever_leads(
         self, make_app: MakeApp, url: str, hours_ago: int, runs: int
     ) -> None:
         store = new_store(url)
-        BeatLease(store, "a/1", 15).set_run("daily", SYSTEM.now() - hours_ago * 3600.0, 7)
+        BeatLease(store, "shop", "a/1", 15).set_run("daily", SYSTEM.now() - hours_ago * 3600.0, 7)
         for name in ("b/1", "c/1"):
             successor, _ = self.scheduler(make_app, url, name, self.daily())
             for _ in range(3):
                 successor.tick()
             successor.close()
             assert self.sent(store) == runs
-        _, count = BeatLease(store, "", 15).runs()["daily"]
+        _, count = BeatLease(store, "shop", "", 15).runs()["daily"]
         assert count == 7 + runs
 
     def test_an_entry_that_is_no_longer_there_is_passed_over(
         self, make_app: MakeApp, url: str
     ) -> None:
         store = new_store(url)
-        BeatLease(store, "a/1", 15).set_run("removed", 1.0, 7)
+        BeatLease(store, "shop", "a/1", 15).set_run("removed", 1.0, 7)
         b, _ = self.scheduler(make_app, url, "b/1")
         self.make_due(b)
         b.tick()

@@ -198,6 +198,15 @@ class TestOutage:
         assert (worker.record.beats, worker.record.succeeded) == (1, 5)
         assert len(messages(caplog)) == 1
 
+    def test_who_announces_itself_again_is_soon_confirmed(self, url: str) -> None:
+        worker = Worker(url, join_period=0.5)
+        worker.move(State.JOINING, State.ACTIVE)
+        worker.heartbeat.beat_safely()
+        assert worker.heartbeat._period() == 5.0
+        worker.store.client.flushdb()
+        worker.heartbeat.beat_safely()
+        assert worker.heartbeat._period() == 0.5
+
     def test_a_record_that_was_forgotten_is_announced_again_with_its_epoch(self, url: str) -> None:
         worker = Worker(url)
         worker.heartbeat.beat_safely()
@@ -315,7 +324,9 @@ class TestThread:
         assert wait_until(condition, deadline_s=10, poll_s=0.01)
 
     def test_it_beats_fast_while_joining_and_then_as_is_set(self, url: str) -> None:
-        worker = Worker(url, join_period=0.05, heartbeat_period=60.0, gone_after=100.0)
+        worker = Worker(
+            url, join_period=0.05, heartbeat_period=60.0, gone_after=100.0, silent_after=90.0
+        )
         worker.heartbeat.start()
         try:
             self.until(lambda: worker.record.beats >= 3)

@@ -134,7 +134,7 @@ class TestRefused:
         with pytest.raises(BrokerRefused) as error:
             USES[use](store_at(guarded.url))
         assert guarded.url in told(error)
-        assert re.search(r"password (in|into) broker_url", told(error))
+        assert re.search(r"(password in|put it into) broker_url", told(error))
 
     @pytest.mark.parametrize("use", REFUSABLE)
     def test_a_password_is_wrong(self, guarded: Server, use: str) -> None:

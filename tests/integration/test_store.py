@@ -181,7 +181,7 @@ class TestJoin:
         before = len(transitions(store))
         join(store)
         [joined] = transitions(store)[before:]
-        assert (joined.source, joined.event, joined.epoch) == ("GONE", Event.JOINED, 2)
+        assert (joined.source, joined.event, joined.epoch) == (end, Event.JOINED, 2)
 
     def test_nothing_of_the_old_process_is_left(self, store: FleetStore) -> None:
         add_instance(store, "w1", ok=3, failed=2)
@@ -300,7 +300,8 @@ class TestHeartbeat:
         beat(store, "w1", 1, ok=3)
         beat(store, "w1", 1, ok=4, failed=2)
         found = store.client.hgetall(store.keys.outcomes("w1"))
-        assert found == {f"{hour}:ok": "4", f"{hour}:failed": "2"}
+        counted = {"epoch": "1", "ok": "4", "failed": "2"}
+        assert found == {f"{hour}:ok": "4", f"{hour}:failed": "2", **counted}
 
     def test_what_left_the_window_of_days_is_dropped(self, store: FleetStore) -> None:
         join(store)
@@ -319,6 +320,7 @@ class TestHeartbeat:
             f"{hour}:failed",
             f"{inside}:ok",
             f"{inside}:failed",
+            *("epoch", "ok", "failed"),  # the totals counted so far
         }
 
     def test_an_old_epoch_is_refused_and_writes_nothing(self, store: FleetStore) -> None:
@@ -618,7 +620,9 @@ class TestForget:
 
 
 class TestRelease:
-    release = Release(instance="w1", epoch=1, source=State.GONE, reason="3 task(s) wait")
+    release = Release(
+        instance="w1", epoch=1, source=State.GONE, target=SHARED, reason="3 task(s) wait"
+    )
 
     @pytest.fixture(autouse=True)
     def _gone(self, store: FleetStore) -> None:
@@ -1002,7 +1006,7 @@ class TestEvents:
 
 class TestBeatLease:
     def lease(self, store: FleetStore, holder: str, ttl_s: float = 60.0) -> BeatLease:
-        return BeatLease(store, holder, ttl_s)
+        return BeatLease(store, "shop", holder, ttl_s)
 
     def test_one_leads(self, store: FleetStore) -> None:
         a, b = self.lease(store, "a"), self.lease(store, "b")
@@ -1014,20 +1018,20 @@ class TestBeatLease:
     def test_a_renewal_keeps_the_term_and_prolongs(self, store: FleetStore) -> None:
         a = self.lease(store, "a")
         a.acquire()
-        store.client.pexpire(store.keys.beat_lease(), 30_000)
+        store.client.pexpire(store.keys.beat_lease("shop"), 30_000)
         assert a.acquire() == (True, 1)
-        assert 50_000 < store.client.pttl(store.keys.beat_lease()) <= 60_000
+        assert 50_000 < store.client.pttl(store.keys.beat_lease("shop")) <= 60_000
 
     def test_who_stands_by_prolongs_nothing(self, store: FleetStore) -> None:
         self.lease(store, "a").acquire()
-        store.client.pexpire(store.keys.beat_lease(), 30_000)
+        store.client.pexpire(store.keys.beat_lease("shop"), 30_000)
         self.lease(store, "b").acquire()
-        assert store.client.pttl(store.keys.beat_lease()) <= 30_000
+        assert store.client.pttl(store.keys.beat_lease("shop")) <= 30_000
 
     def test_after_it_ran_out_there_is_a_new_term(self, store: FleetStore) -> None:
         a, b = self.lease(store, "a"), self.lease(store, "b")
         a.acquire()
-        store.client.pexpire(store.keys.beat_lease(), 1)
+        store.client.pexpire(store.keys.beat_lease("shop"), 1)
         assert wait_until(lambda: a.holder() is None, deadline_s=5, poll_s=0.002)
         assert b.acquire() == (True, 2)
         assert a.acquire() == (False, 2)

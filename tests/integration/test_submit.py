@@ -121,15 +121,17 @@ class TestWhere:
             info = message["properties"]["delivery_info"]
             assert (info["exchange"], info["routing_key"]) == ("", W2)
 
-    def test_a_producer_of_the_user_with_an_exchange_of_its_own_works_twice(
+    def test_a_producer_of_the_user_goes_on_publishing_to_its_own_exchange(
         self, shop: Shop
     ) -> None:
         shop.add("w1", **ROOMY)
+        mine = Exchange("mine", type="topic")
         with shop.app.connection_for_write() as connection:
-            producer = Producer(connection, exchange=Exchange("mine"))
+            Queue("mine", mine, routing_key="#")(connection).declare()
+            producer = Producer(connection, exchange=mine)
             for n in range(2):
                 shop.pay.apply_async((n,), producer=producer)
-        assert shop.depths() == {W1: 2}
+        assert shop.depths() == {"mine": 2}
 
     def test_priority_is_kept(self, shop: Shop) -> None:
         shop.add("w1")

@@ -75,7 +75,7 @@ def refusal(app: Any) -> str:
         ("worker_disable_prefetch", True),
         ("worker_prefetch_multiplier", 1),
         ("beat_scheduler", BEAT_SCHEDULER),
-        ("broker_transport_options", {"queue_order_strategy": "priority"}),
+        ("broker_transport_options", {"queue_order_strategy": "nxs_tasks.worker.order:OwnFirst"}),
     ],
 )
 @pytest.mark.parametrize("make_app", [a_shop, a_new_shop], ids=["configured", "not yet configured"])
@@ -209,7 +209,7 @@ def test_the_transport_options_of_the_app_are_kept(fleet_of: MakeFleet) -> None:
     assert app.conf.broker_transport_options == {
         "global_keyprefix": "shop:",
         "socket_timeout": 3,
-        "queue_order_strategy": "priority",
+        "queue_order_strategy": "nxs_tasks.worker.order:OwnFirst",
     }
 
 

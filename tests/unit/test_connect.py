@@ -313,13 +313,13 @@ def test_a_server_that_does_not_tell_its_version_is_condemned_by_nobody(
             "wrong password, told as a lost connection",
             RedisConnectionError("WRONGPASS invalid"),
             BrokerRefused,
-            "refuses the password",
+            "check user and password",
         ),
         case(
             "wrong password, in the words of old servers",
             RedisConnectionError("invalid username-password pair"),
             BrokerRefused,
-            "refuses the password",
+            "check user and password",
         ),
         case("no password", ResponseError("NOAUTH"), BrokerRefused, "wants a password"),
         case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -157,20 +158,28 @@ def test_a_newcomer_with_3_heartbeats_that_consumes_becomes_active() -> None:
     assert found.evidence["beats"] == 3
 
 
+def test_an_unknown_consumption_condemns_no_newcomer() -> None:
+    [found] = evaluate(a_snapshot(a_newcomer(consuming=None)), Settings(), NOW)
+    assert isinstance(found, Transition)
+    assert found.reason == "3 consecutive heartbeats, whether it consumes is unknown"
+
+
+def test_an_observer_that_was_away_gives_all_a_full_time_out_anew() -> None:
+    silent = an_instance("w1", silent_for=500, connections=0)
+    for observed_for, kind in ((9.0, Nothing), (11.0, Transition)):
+        fleet = replace(a_snapshot(silent), observed_since=NOW - observed_for)
+        assert [type(d) for d in evaluate(fleet, Settings(), NOW)] == [kind]
+
+
 @pytest.mark.parametrize(
     ("instance", "reason"),
     [
         case("it has sent 2 heartbeats", a_newcomer(beats=2), "2 of 3 consecutive heartbeats"),
         case("it has sent none", a_newcomer(beats=0), "0 of 3 consecutive heartbeats"),
         case(
-            "whether it consumes is unknown",
-            a_newcomer(consuming=None),
-            "heartbeats are there, but consumption unknown",
-        ),
-        case(
             "it does not consume",
             a_newcomer(consuming=False),
-            "heartbeats are there, but does not consume",
+            "heartbeats are there, but it does not consume",
         ),
         case(
             "it consumes and has too few heartbeats",

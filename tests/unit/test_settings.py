@@ -129,9 +129,17 @@ def test_a_misspelt_name_is_refused_by_the_fleet_itself() -> None:
         Fleet(app, heartbeat_periode=3)
 
 
-def test_a_name_in_the_environment_that_resembles_none_points_to_the_list() -> None:
-    text = refusal_of({"NXS_QQQQ": "1"})
-    assert text == "unknown setting 'NXS_QQQQ'; `nxs settings` lists them"
+def test_a_name_in_the_environment_that_resembles_none_is_ignored_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A container platform sets such names for a service called nxs-redis."""
+    found = load({}, {"NXS_REDIS_SERVICE_HOST": "10.0.0.1"})
+    assert found.settings == Settings()
+    assert "NXS_REDIS_SERVICE_HOST is no setting of NXS" in caplog.text
+
+
+def test_tags_may_be_a_list() -> None:
+    assert load({"tags": ["ssd", "gpu"]}, {}).settings.tag_set == ("gpu", "ssd")
 
 
 def test_a_name_in_the_call_that_resembles_none_points_to_the_list() -> None:
@@ -176,7 +184,7 @@ def test_a_name_in_the_call_that_resembles_none_points_to_the_list() -> None:
         case(
             "heartbeats rarer than death",
             {"heartbeat_period": 60},
-            "must be above heartbeat_period (60.0 s), or a living instance would be declared GONE",
+            "must be above heartbeat_period (60.0 s), or a living instance would be given up",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def _decide(
 ) -> list[Decision]:
     evidence = _evidence(instance, snapshot, now)
     if instance.state in ENDED:
-        return _after_the_end(instance, settings, now, evidence)
+        return _after_the_end(instance, snapshot, settings, now, evidence)
     if _is_gone(instance, evidence, settings):
         reason = (
             f"no heartbeat for {evidence['silent_s']:.0f} s and the broker shows no connection "
@@ -85,15 +85,15 @@ def _decide(
     if instance.state is State.JOINING:
         return [_joining(instance, settings, evidence)]
     if instance.state is State.LEAVING:
-        return _leaving(instance, evidence)
+        return _leaving(instance, snapshot, evidence)
     return [_nothing(instance, "healthy heartbeats", evidence, settings)]
 
 
 def _evidence(instance: Instance, snapshot: Snapshot, now: float) -> dict[str, float | int | None]:
-    # A restarted server has closed everybody's connections: silence counts from its start.
-    started = snapshot.server_started_at
+    # A restarted server has closed everybody's connections, and an observer that was away has seen
+    # nothing: silence counts from the start of either, so that all get one full time-out anew.
     last = instance.beat_at if instance.beat_at is not None else instance.since
-    heard = last if started is None else max(last, started)
+    heard = max(last, snapshot.server_started_at or last, snapshot.observed_since or last)
     return {
         "silent_s": round(max(0.0, now - heard), 1),
         "beats": instance.beats,
@@ -115,15 +115,16 @@ def _joining(instance: Instance, settings: Settings, evidence: Evidence) -> Deci
     if evidence["silent_s"] > settings.longest_gap:
         reason = f"{instance.beats} heartbeats, but none for {evidence['silent_s']:.0f} s"
         return _nothing(instance, reason, evidence, settings)
-    if instance.load.consuming is not True:
-        known = "does not consume" if instance.load.consuming is False else "consumption unknown"
-        return _nothing(instance, f"heartbeats are there, but {known}", evidence, settings)
-    reason = f"{instance.beats} consecutive heartbeats, consuming"
+    if instance.load.consuming is False:
+        reason = "heartbeats are there, but it does not consume"
+        return _nothing(instance, reason, evidence, settings)
+    known = "consuming" if instance.load.consuming else "whether it consumes is unknown"
+    reason = f"{instance.beats} consecutive heartbeats, {known}"
     return _move(instance, Event.CONFIRMED, reason, evidence)
 
 
-def _leaving(instance: Instance, evidence: Evidence) -> list[Decision]:
-    release = _release(instance, evidence)
+def _leaving(instance: Instance, snapshot: Snapshot, evidence: Evidence) -> list[Decision]:
+    release = _release(instance, snapshot, evidence)
     if not instance.stopped:
         reason = f"shutting down, still holds {_or_unknown(instance.inflight)} task(s)"
         return [*release, _nothing_plain(instance, reason, evidence)]
@@ -139,9 +140,9 @@ def _leaving(instance: Instance, evidence: Evidence) -> list[Decision]:
 
 
 def _after_the_end(
-    instance: Instance, settings: Settings, now: float, evidence: Evidence
+    instance: Instance, snapshot: Snapshot, settings: Settings, now: float, evidence: Evidence
 ) -> list[Decision]:
-    release = _release(instance, evidence)
+    release = _release(instance, snapshot, evidence)
     if release:
         return list(release)
     nothing_left = instance.inflight == 0 and instance.queued == 0  # unknown is not zero
@@ -159,7 +160,7 @@ def _after_the_end(
     return [_nothing_plain(instance, f"is {instance.state}{held}", evidence)]
 
 
-def _release(instance: Instance, evidence: Evidence) -> list[Decision]:
+def _release(instance: Instance, snapshot: Snapshot, evidence: Evidence) -> list[Decision]:
     if not instance.queued:
         return []
     return [
@@ -167,6 +168,8 @@ def _release(instance: Instance, evidence: Evidence) -> list[Decision]:
             instance=instance.id,
             epoch=instance.epoch,
             source=instance.state,
+            # Of its app, not of the app whose control worker happens to run this.
+            target=(instance.profile and instance.profile.shared) or snapshot.shared_queue,
             reason=f"{instance.queued} task(s) wait in the queue of an instance that is "
             f"{instance.state}",
             evidence=evidence,

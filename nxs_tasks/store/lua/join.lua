@@ -42,17 +42,13 @@ epoch = wanted > 0 and math.max(wanted, epoch) or epoch + 1
 if before and before ~= 'GONE' and before ~= 'FAILED' then
   record(before, 'GONE', 'replaced', 'a new process took the name', previous)
 end
-record(before and 'GONE' or '', 'JOINING', 'joined', 'announced itself', epoch)
+record(before == 'FAILED' and 'FAILED' or before and 'GONE' or '', 'JOINING', 'joined', 'announced itself', epoch)
 
 redis.call('HSET', KEYS[3], id, epoch)
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
 redis.call('SADD', KEYS[1], id)
 redis.call('PERSIST', KEYS[6])
 redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict')
-if epoch ~= previous then
-  -- Another process counts from zero; one that stays goes on.
-  redis.call('HDEL', KEYS[2], 'cum_ok', 'cum_failed')
-end
 redis.call('HSET', KEYS[2], 'state', 'JOINING', 'epoch', epoch, 'since', now,
   'identity', ARGV[3], 'profile', ARGV[4])
 return {1, epoch}
