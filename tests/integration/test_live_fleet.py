@@ -12,11 +12,11 @@ import pytest
 from celery import chain, chord, group
 
 from nxs_tasks.cli.server import free_port
-from nxs_tasks.clock import wait_until
 from nxs_tasks.model.state import State
 from tests.integration.live import APP, PATIENCE_S, Live, live_fleet, shop_app
 
 SLOTS = {"w1@t": 1, "w2@t": 2, "w3@t": 3}
+LENGTH_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +62,20 @@ def test_heartbeats_say_everything_that_can_be_known(live: Live) -> None:
 
 
 def test_nobody_waits_while_a_slot_is_free(live: Live, shop: Any) -> None:
-    """20 tasks of 1 s on 6 idle slots: four waves, and no slot idles while a task waits."""
+    """20 tasks of 1 s on 6 idle slots: four waves, and no slot idles while a task waits.
+
+    The measure is the task itself: behind another one it would wait for a whole length.
+    """
     live.until(lambda: idle(live), "an idle fleet")
-    results = [shop.nap.delay(1.0) for _ in range(20)]
+    results = [shop.nap.delay(LENGTH_S) for _ in range(20)]
     spans = sorted(tuple(r.get(timeout=PATIENCE_S)) for r in results)
     slots = sum(SLOTS.values())
     for n, (start, _) in enumerate(spans[slots:], slots):
         # The slot that this task could have had is the one that became free as n - 5th.
         freed = sorted(end for _, end in spans)[n - slots]
-        assert start - freed < 0.5, f"task {n} waited {start - freed:.2f} s for a free slot"
+        assert start - freed < LENGTH_S / 2, f"task {n} waited {start - freed:.2f} s"
     first = spans[0][0]
-    assert all(start - first < 0.5 for start, _ in spans[:slots]), "six slots, six at once"
+    assert all(start - first < LENGTH_S / 2 for start, _ in spans[:slots]), "six at once"
 
 
 def test_every_way_to_submit_is_placed_and_works(live: Live, shop: Any) -> None:
@@ -208,12 +211,13 @@ def test_control_jobs_run_on_time_while_all_slots_are_busy(live: Live, shop: Any
         return held == SLOTS
 
     live.until(all_busy, "every slot taken")
-    holder = json.loads(live.nxs("story", naps[0].id, "--json").stdout)["held"]
-    assert [h["instance"] for h in holder if h["instance"] in SLOTS] == [holder[0]["instance"]]
+    [held] = json.loads(live.nxs("story", naps[0].id, "--json").stdout)["held"]
+    assert held["instance"] in SLOTS
+    assert held["task"] == "shop.nap"
     ends = [nap.get(timeout=120)[1] for nap in naps]
     ran: Counter[str] = Counter()
     worst = 0.0
-    wait_until(lambda: bool(history.ticks(since=max(ends))), PATIENCE_S)
+    live.until(lambda: bool(history.ticks(since=max(ends))), "the ticks in the history")
     for tick in history.ticks(since=begun):
         if tick.at <= min(ends):
             ran[tick.job] += 1

@@ -46,6 +46,25 @@ def test_a_worker_that_shuts_down_leaves_nothing_behind(live: Live, shop: Any) -
     assert stayer.exit_code is None
 
 
+def test_a_remote_shutdown_is_a_leaving_too(live: Live, shop: Any) -> None:
+    """`celery control shutdown`, or the button of Flower: no signal is sent then."""
+    live.control_plane()
+    worker = live.worker("w1@t", 1)
+    live.until_state(State.ACTIVE, "w1@t")
+    running = shop.nap.delay(4.0)
+    live.until(lambda: live.instance("w1@t").inflight == 1, "its slot taken")
+    waiting = shop.add.delay(1, 1)
+    live.store.client.lmove("celery", "nxs.default/w1@t", "RIGHT", "LEFT")
+    shop.app.control.shutdown(destination=["w1@t"])
+    live.until_state(State.LEAVING, "w1@t")
+    live.until(lambda: live.store.client.llen("celery") == 1, "the waiting task given back")
+    assert worker.wait() == 0
+    assert running.get(timeout=PATIENCE_S), "what runs may finish"
+    live.until_state(State.GONE, "w1@t")
+    live.worker("w2@t", 1)
+    assert waiting.get(timeout=PATIENCE_S) == 2
+
+
 def test_a_second_worker_with_the_same_name_is_refused(live: Live) -> None:
     first = live.worker("w1@t", 1)
     live.until_state(State.JOINING, "w1@t")

@@ -628,6 +628,12 @@ class TestRelease:
     def _gone(self, store: FleetStore) -> None:
         add_instance(store, "w1", State.GONE)
 
+    def test_they_go_to_the_queue_that_the_decision_names(self, store: FleetStore) -> None:
+        put(store, OWN, message("a"))
+        assert store.release(replace(self.release, target="shop")) == 1
+        assert store.client.llen("shop") == 1
+        assert store.client.llen(SHARED) == 0
+
     def test_they_come_before_what_waits_and_in_their_order(self, store: FleetStore) -> None:
         put(store, SHARED, message("x"), message("y"))
         put(store, OWN, message("a"), message("b"), message("c"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Decision, Forget, Nothing, Release, Transition
-from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.instance import Instance, Profile
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED, Event, State
 from nxs_tasks.policy.fleet.lifecycle import (
@@ -588,3 +588,11 @@ def test_a_record_is_forgotten_only_long_after_the_end_and_with_nothing_left(
         if isinstance(found, Release):
             assert instance.queued
             assert instance.state in ENDED | {State.LEAVING}
+
+
+def test_waiting_tasks_go_back_to_the_default_queue_of_their_own_app() -> None:
+    profile = Profile(tasks=frozenset(), queues=frozenset({"shop"}), shared="shop")
+    gone = replace(an_instance("w1", state=State.GONE, queued=3), profile=profile)
+    [found] = evaluate(a_snapshot(gone), Settings(), NOW)
+    assert isinstance(found, Release)
+    assert found.target == "shop"
