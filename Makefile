@@ -87,7 +87,7 @@ constraints: ## resolve all dependencies anew, into constraints.txt
 	cp "$$new/constraints.txt" constraints.txt; \
 	git --no-pager diff --stat -- constraints.txt 2>/dev/null || true
 
-clean: ## remove .venv, caches, build outputs and .state (the fleet of `make up` with its history)
-	rm -rf .venv .state build dist *.egg-info
+clean: ## remove .venv, caches, build outputs and reports
+	rm -rf .venv .state census-report build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

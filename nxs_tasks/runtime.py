@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ class Runtime:
         self.changes: tuple[Change, ...] = ()
         #: Called by `flush`: parts that buffer what they will send.
         self.flushers: list[Callable[[], None]] = []
+        #: One run of a control job at a time, by its name.
+        self.job_locks: dict[str, threading.Lock] = {}
         #: Why the app's configuration was refused after `Fleet(app)`; see `require_accepted`.
         self.refusal: SettingError | None = None
 

@@ -56,10 +56,10 @@ class Settings:
     history_days: int = knob(30, "days", "rows older than this are deleted")
     tags: str = knob("", "list", "comma-separated tags of this machine, such as gpu,ssd")
 
-    threshold: float = knob(0.5, "score", "spec 1.1: an instance must score above this")
-    weights: Weights = knob(WEIGHTS, "weights", "spec 1.1: cpu, memory, queue, latency, …")
+    threshold: float = knob(0.5, "score", "an instance must score above this to be chosen")
+    weights: Weights = knob(WEIGHTS, "weights", "of the five terms of the score; they add up to 1")
     max_queue: int = knob(100, "tasks", "queue depth that counts as full (score 0)")
-    max_latency_ms: float = knob(1000.0, "ms", "spec 1.1: round trip that counts as score 0")
+    max_latency_ms: float = knob(1000.0, "ms", "round trip to the broker that counts as score 0")
     saturation: float = knob(
         1.0,
         "× slots",
@@ -70,11 +70,11 @@ class Settings:
     placement_sample: float = knob(0.01, "share", "placements kept in the history; 1 = all")
     broker_timeout: float = knob(2.0, "s", "longest wait for one answer of the broker")
 
-    heartbeat_period: float = knob(5.0, "s", "design: a heartbeat with load every 5 s")
+    heartbeat_period: float = knob(5.0, "s", "how often an instance says how it is")
     join_period: float = knob(
         1.0, "s", "heartbeats while JOINING: three of them take 3 s, and no 15"
     )
-    join_beats: int = knob(3, "heartbeats", "spec 2.2: consecutive successes to become ACTIVE")
+    join_beats: int = knob(3, "heartbeats", "consecutive ones that make an instance ACTIVE")
     silent_after: float = knob(
         15.0, "s", "three missed heartbeats: no new work is placed on the instance"
     )
@@ -82,7 +82,7 @@ class Settings:
         10.0, "s", "two missed heartbeats and no connection left: the instance is GONE"
     )
     gone_kept: float = knob(3600.0, "s", "how long a GONE instance stays in the status table")
-    outcome_days: int = knob(7, "days", "spec 1.1: window of historical reliability")
+    outcome_days: int = knob(7, "days", "window of historical reliability")
 
     lifecycle_period: float = knob(5.0, "s", "how often the state machine is evaluated")
     record_period: float = knob(5.0, "s", "how often events move from the broker into history")

@@ -32,6 +32,8 @@ from nxs_tasks.clock import wait_until
 DEADLINE_S = 900.0
 _POLL_S = 0.25
 _HINT_AFTER_POLLS = 60
+#: A file takes milliseconds; after a minute without one more, nobody works on what is missing.
+_STALLED_AFTER_POLLS = 240
 _SHOWN = 20
 
 
@@ -108,6 +110,7 @@ class Watch:
         self._meter = meter
         self._console = console
         self._polls = 0
+        self._idle_polls = 0
 
     def ended(self) -> bool:
         """Wait a quarter of a second at most; True when the chord is done or has failed."""
@@ -115,7 +118,14 @@ class Watch:
         fresh = self.reader.read()
         if fresh:
             self._meter.take(fresh)
+            self._idle_polls = 0
         self._polls += 1
+        self._idle_polls += 1
+        if self._idle_polls >= _STALLED_AFTER_POLLS and self.reader.entries:
+            self.problem = (
+                "no progress for a minute: what a killed worker was running is given to nobody yet"
+            )
+            return True
         if self._polls == _HINT_AFTER_POLLS and not self.reader.entries:
             _say(self._console, "nothing in the ledger yet: is a worker of this app running?")
         return ready
@@ -158,6 +168,7 @@ def conclude(
         _summary(console, report, out)
     if problem or any(lists.values()):
         return _explain(console, problem, lists, work)
+    _say(console, "every file was processed exactly once per kind, as the ledger says")
     shutil.rmtree(work / "copies", ignore_errors=True)
     return 0
 

@@ -20,6 +20,7 @@ from nxs_tasks.errors import NxsError
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store import safe_url
 from nxs_tasks.store.events import Events
+from nxs_tasks.store.queues import Queues
 
 cli = typer.Typer(
     name="doctor",
@@ -91,10 +92,24 @@ def _control(runtime: Runtime) -> Finding:
     )
 
 
+def _orphans(runtime: Runtime) -> Finding:
+    store = runtime.store()
+    count = sum(Queues(store).orphans(store.snapshot()).values())
+    if count:
+        return Finding(
+            subject="held tasks",
+            well=False,
+            detail=f"{count} are held by processes that are gone: nobody runs them "
+            "(nxs status names the instances)",
+        )
+    return Finding(subject="held tasks", well=True, detail="every holder is alive")
+
+
 CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("broker", _broker),
     ("persistence", _persistence),
     ("connections", _connections),
+    ("held tasks", _orphans),
     ("history", _history),
     ("control plane", _control),
 )

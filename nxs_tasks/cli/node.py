@@ -18,7 +18,7 @@ from nxs_tasks.cli.processes import (
     Supervisor,
     beat_spec,
     control_spec,
-    interrupt_on_sigterm,
+    end_on_signals,
     keep_running,
     worker_specs,
 )
@@ -69,7 +69,7 @@ def node(
 def supervise(specs: list[Spec]) -> None:
     """Run the children until SIGTERM or Ctrl-C; a second one ends them at once."""
     out = console()
-    interrupt_on_sigterm()
+    end_on_signals()
     with Supervisor(None, os.environ) as supervisor:
         supervisor.start(*specs)
         for child in supervisor.children:

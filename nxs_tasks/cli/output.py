@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ def console() -> Console:
     """A console on standard output. A pipe gets plain text, wide enough not to cut it."""
     if sys.stdout.isatty():
         return Console(highlight=False)
-    return Console(highlight=False, width=120, no_color=True)
+    return Console(highlight=False, width=int(os.environ.get("COLUMNS", 120)), no_color=True)
 
 
 def print_json(data: Any) -> None:

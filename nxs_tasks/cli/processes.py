@@ -22,6 +22,8 @@ from rich.console import Console
 from nxs_tasks.clock import SYSTEM, Clock, repeat, wait_until
 from nxs_tasks.errors import NxsError
 
+#: What ends a supervisor and all its children.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Restart delays of a child that keeps dying, s; a child that ran longer starts over.
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 RAN_WELL_S = 60.0
@@ -39,6 +41,7 @@ class Spec:
     name: str
     argv: tuple[str, ...]
     grace_s: float  # from SIGTERM to SIGKILL
+    keeps: tuple[int, ...] = ()  # file descriptors that stay open in it, such as a lock
 
 
 class Child:
@@ -81,6 +84,7 @@ class Child:
                 stdout=log,
                 stderr=None if log is None else subprocess.STDOUT,
                 env=self._env,
+                pass_fds=self.spec.keeps,
                 # A group, not a session: Linux shares the processor between sessions, and
                 # one slot of a small worker would get as much as three of a large one.
                 process_group=0,
@@ -184,10 +188,14 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         """End all; a second Ctrl-C meanwhile kills them."""
+        children = self.children
         try:
             self.stop()
         except KeyboardInterrupt:
-            for child in self.children:
+            # Whoever is in such a hurry may press once more: nothing may stop us now.
+            for number in ENDING:
+                signal.signal(number, signal.SIG_IGN)
+            for child in children:
                 child.kill()
             raise
 
@@ -207,13 +215,14 @@ def keep_running(supervisor: Supervisor, out: Console) -> NoReturn:
     repeat(tick, every_s=0.5)
 
 
-def interrupt_on_sigterm() -> None:
-    """Treat SIGTERM like Ctrl-C, so that both end everything."""
+def end_on_signals() -> None:
+    """Treat SIGTERM, a closed terminal and Ctrl-\\ like Ctrl-C, so that all end everything."""
 
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in ENDING:
+        signal.signal(number, interrupt)
 
 
 def worker_specs(

@@ -16,8 +16,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def server_spec(data_dir: Path, port: int) -> Spec:
+def server_spec(data_dir: Path, port: int, lock: int) -> Spec:
     """How to run the server: loopback only, append-only file, never evicting.
+
+    `lock` is a locked file descriptor. The server keeps it open, so that the data is locked for as
+    long as it lives, whatever becomes of us: two servers on one append-only file destroy it.
 
     Raises `SettingError` if the wheel is not installed.
     """
@@ -44,4 +47,5 @@ def server_spec(data_dir: Path, port: int) -> Spec:
             "--daemonize", "no",
         ),
         grace_s=10.0,
+        keeps=(lock,),
     )  # fmt: skip

@@ -98,7 +98,10 @@ def collect(runtime: Runtime) -> FleetStatus:
         control_tick_s=tick_age,
         control_late_s=None if tick is None else tick.lateness_s,
         beat_leader=leader,
-        notes=tuple(_notes(rows, tick_age, leader, settings.lifecycle_period)),
+        notes=(
+            *_notes(rows, tick_age, leader, settings.lifecycle_period),
+            *_orphan_notes(queues.orphans(snapshot)),
+        ),
     )
 
 
@@ -112,7 +115,7 @@ def _row(instance: Instance, snapshot: Snapshot, runtime: Runtime, queues: Queue
         score=None if ended else weigh(parts, runtime.settings.weights),
         terms=parts,
         slots=instance.load.slots,
-        running=instance.held,
+        running=instance.busy,
         queued=instance.queued,
         oldest_s=_since(queues.oldest_at(own), snapshot) if instance.queued else None,
         heartbeat_s=_since(instance.beat_at, snapshot),
@@ -150,6 +153,15 @@ def _notes(
         if row.state is State.ACTIVE and row.no_new_work
     ]
     return notes
+
+
+def _orphan_notes(orphans: dict[str, int]) -> list[str]:
+    return [
+        f"{count} task(s) are held by a process of {name} that is gone: nobody runs them "
+        f"(nxs story {name})"
+        for name, count in sorted(orphans.items())
+        if count
+    ]
 
 
 def render(status: FleetStatus) -> Group:

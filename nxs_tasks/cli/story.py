@@ -19,6 +19,7 @@ from nxs_tasks.clock import iso
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.model.state import ENDED
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.message import placed_at
@@ -26,7 +27,9 @@ from nxs_tasks.store.queues import Held, Queues, Waiting
 
 #: Results that say something: PENDING is what a backend answers for an id it never saw.
 KNOWN_STATES = READY_STATES | {"STARTED", "RETRY"}
-NameOrId = Annotated[str, typer.Argument(help="A task id, or an instance (NAME@HOST).")]
+NameOrId = Annotated[
+    str, typer.Argument(metavar="ID", help="A task id, or an instance (NAME@HOST).")
+]
 
 
 def story(context: typer.Context, name: NameOrId, as_json: AsJson = False) -> None:
@@ -52,7 +55,8 @@ def _of_instance(runtime: Runtime, instance: Instance, snapshot: Snapshot) -> di
     pending = Events(runtime.store()).pending_transitions(instance.id)
     past, problem = _history(runtime, "transitions", instance=instance.id)
     known = {t.event_id for t in past}
-    transitions = sorted([*past, *(t for t in pending if t.event_id not in known)], key=_when)
+    # Newest first as it comes; those of one instant keep their order.
+    transitions = [*reversed(past), *(t for t in pending if t.event_id not in known)]
     held = [h for h in Queues(runtime.store()).all_held() if h.instance == instance.id]
     return {
         "found": True,
@@ -67,13 +71,9 @@ def _of_instance(runtime: Runtime, instance: Instance, snapshot: Snapshot) -> di
         "load": asdict(instance.load),
         "outcomes": {"succeeded": instance.succeeded, "failed": instance.failed},
         "transitions": [asdict(t) for t in transitions],
-        "held": [_held(h, runtime) for h in held],
+        "held": [_held(h, runtime, snapshot) for h in held],
         "history_problem": problem,
     }
-
-
-def _when(record: Any) -> float:
-    return float(record.at)
 
 
 def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
         "task": envelope.task if envelope else placements[0].task if placements else None,
         "placed": envelope.placed if envelope else None,
         "waiting": _waiting(waiting) if waiting else None,
-        "held": [_held(h, runtime) for h in held],
+        "held": [_held(h, runtime, snapshot) for h in held],
         "result_state": state,
         "placements": [asdict(p) for p in placements],
         "history_problem": problem,
@@ -125,8 +125,10 @@ def _waiting(waiting: Waiting) -> dict[str, Any]:
     return {"queue": waiting.queue, "priority": waiting.priority, "ahead": waiting.ahead}
 
 
-def _held(held: Held, runtime: Runtime) -> dict[str, Any]:
+def _held(held: Held, runtime: Runtime, snapshot: Snapshot) -> dict[str, Any]:
+    holder = snapshot.get(held.instance)
     return {
+        "holder_lives": bool(holder and holder.epoch == held.epoch and holder.state not in ENDED),
         "instance": held.instance,
         "epoch": held.epoch,
         "task_id": held.envelope.task_id,
@@ -197,6 +199,7 @@ def _held_line(held: dict[str, Any]) -> str:
     return (
         f"  {held['task'] or '?'} {held['task_id']} by {held['instance']} "
         f"(epoch {held['epoch']}) for {age(held['held_s'])}"
+        + ("" if held["holder_lives"] else ": that process is gone, nobody runs it")
     )
 
 

@@ -27,19 +27,20 @@ class Running:
     broker_url: str
 
     @classmethod
-    def find(cls, state_path: Path) -> Running | None:
-        """The one of this state directory, if its process is alive."""
+    def find(cls) -> Running | None:
+        """The one of our state directory, if its process is alive."""
         try:
-            found = cls(**json.loads((state_path / RUNNING_FILE).read_text()))
+            note = up_home(load().settings.state_path) / RUNNING_FILE
+            found = cls(**json.loads(note.read_text()))
             os.kill(found.pid, 0)
         except (OSError, ValueError, TypeError):
             return None
         return found
 
-    def write(self, state_path: Path) -> None:
+    def write(self, home: Path) -> None:
         """Leave a note for the other commands."""
         text = json.dumps({"pid": self.pid, "app": self.app, "broker_url": self.broker_url})
-        (state_path / RUNNING_FILE).write_text(text)
+        (home / RUNNING_FILE).write_text(text)
 
 
 class Target:
@@ -56,11 +57,12 @@ class Target:
             return _name_of(self._app)
         if self._given or os.environ.get("NXS_APP"):
             return self._given or os.environ["NXS_APP"]
-        running = Running.find(load().settings.state_path)
+        running = Running.find()
         return running.app if running else DEFAULT_APP
 
-    def use_broker(self, url: str) -> None:
-        """Point the app, whatever it says itself, at a broker: before it is loaded."""
+    def use_fleet(self, url: str, home: Path) -> None:
+        """Point the app, whatever it says itself, at a broker and a folder: before it is loaded."""
+        os.environ["NXS_STATE_DIR"] = str(home)
         for name in ("NXS_BROKER_URL", "NXS_RESULT_BACKEND"):
             os.environ[name] = url
         for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
@@ -69,7 +71,7 @@ class Target:
     def app(self) -> Any:
         """The Celery app. Raises `SettingError` if there is none of that name."""
         if self._app is None:
-            self._find_running_broker()
+            self._find_running_fleet()
             self._app = _load(self.name)
         return self._app
 
@@ -77,12 +79,22 @@ class Target:
         """The runtime of the app's fleet. Raises `SettingError` if it has no fleet."""
         return runtime_of(self.app())
 
-    def _find_running_broker(self) -> None:
+    def _find_running_fleet(self) -> None:
         if "NXS_BROKER_URL" in os.environ or "CELERY_BROKER_URL" in os.environ:
             return
-        running = Running.find(load().settings.state_path)
-        if running is not None and running.app == self.name:
-            self.use_broker(running.broker_url)
+        running, name = Running.find(), self.name
+        if running is not None and running.app == name:
+            self.use_fleet(running.broker_url, up_home(load().settings.state_path))
+        elif name == DEFAULT_APP:
+            raise SettingError(
+                "no `nxs up` runs here: name your app (nxs -A MODULE …), "
+                "or set NXS_BROKER_URL to the address of a fleet's server"
+            )
+
+
+def up_home(state_path: Path) -> Path:
+    """Where `nxs up` keeps its server, its history and its logs: it is a fleet of its own."""
+    return state_path / "up"
 
 
 def state_dir(settings: Settings) -> Path:

@@ -10,6 +10,7 @@ import fcntl
 import importlib
 import os
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,13 +29,13 @@ from nxs_tasks.cli.processes import (
     beat_spec,
     celery,
     control_spec,
-    interrupt_on_sigterm,
+    end_on_signals,
     keep_running,
     worker_specs,
 )
 from nxs_tasks.cli.server import free_port, server_spec
 from nxs_tasks.cli.status import collect, render
-from nxs_tasks.cli.target import RUNNING_FILE, Running, Target, state_dir
+from nxs_tasks.cli.target import RUNNING_FILE, Running, Target, state_dir, up_home
 from nxs_tasks.clock import wait_until
 from nxs_tasks.errors import BrokerError, NxsError, SettingError
 from nxs_tasks.model.state import State
@@ -93,21 +94,21 @@ def up(
         out=out,
         once=once,
     )
-    interrupt_on_sigterm()
-    state_path = state_dir(load().settings)
-    (state_path / "logs").mkdir(mode=0o700, exist_ok=True)
-    with _only_one(state_path):
-        raise typer.Exit(_run(target, plan, state_path, console()))
+    end_on_signals()
+    home = up_home(state_dir(load().settings))
+    (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _only_one(home) as lock:
+        raise typer.Exit(_run(target, plan, home, lock, console()))
 
 
-def _run(target: Target, plan: Plan, state_path: Path, out: Console) -> int:
-    url = f"redis://127.0.0.1:{plan.port}/0"
-    target.use_broker(url)
+def _run(target: Target, plan: Plan, home: Path, lock: int, out: Console) -> int:
+    target.use_fleet(f"redis://127.0.0.1:{plan.port}/0", home)
     os.environ.setdefault("FLOWER_UNAUTHENTICATED_API", "true")
     code = EXIT_INTERRUPTED
     try:
-        with Supervisor(state_path / "logs", os.environ) as supervisor:
-            code = _bring_up_and_work(target, plan, state_path, supervisor, out)
+        with Supervisor(home / "logs", os.environ) as supervisor:
+            server = server_spec(home / "server", plan.port, lock)
+            code = _bring_up_and_work(target, plan, home, server, supervisor, out)
             if not plan.once:
                 out.print("the fleet stays up until Ctrl-C", style="bold")
                 keep_running(supervisor, out)
@@ -116,43 +117,69 @@ def _run(target: Target, plan: Plan, state_path: Path, out: Console) -> int:
         out.print("\nended every process")
         return code
     finally:
-        (state_path / RUNNING_FILE).unlink(missing_ok=True)
+        (home / RUNNING_FILE).unlink(missing_ok=True)
 
 
 def _bring_up_and_work(
-    target: Target, plan: Plan, state_path: Path, supervisor: Supervisor, out: Console
+    target: Target, plan: Plan, home: Path, server: Spec, supervisor: Supervisor, out: Console
 ) -> int:
     url = os.environ["NXS_BROKER_URL"]
-    supervisor.start(server_spec(state_path / "server", plan.port))
+    supervisor.start(server)
     _await_server(url, supervisor)
-    Running(pid=os.getpid(), app=target.name, broker_url=url).write(state_path)
+    Running(pid=os.getpid(), app=target.name, broker_url=url).write(home)
     runtime = target.runtime()
     runtime.history()
+    left = runtime.store().snapshot().shared_depth
+    if left:
+        out.print(f"{left} task(s) wait from an earlier run: they are run first")
     host = socket.gethostname()
     names = [(f"w{n}@{host}", slots) for n, slots in enumerate(plan.slots, 1)]
-    supervisor.start(*_control_plane(runtime, target.name, host, plan))
+    queue = runtime.keys.control_queue()
+    supervisor.start(control_spec(target.name, host, queue), beat_spec(target.name))
     supervisor.start(*worker_specs(target.name, names, GRACE_S))
     with out.status(f"waiting for {len(names)} instances to become ACTIVE"):
         _await_fleet(runtime, {name for name, _ in names}, supervisor)
+    if plan.flower_port is not None:
+        # Flower asks who is there when it starts: after the instances, it knows them all.
+        supervisor.start(_flower_spec(target.name, plan.flower_port))
     out.print(render(collect(runtime)))
-    code = plan.work(target.app(), out, plan.out) if plan.work else 0
-    runtime.flush()
-    supervisor.require_alive()
-    if plan.work:
-        out.print(render(collect(runtime)))
+    code = _do_work(plan, target, runtime, supervisor, out)
     if plan.flower_port is not None:
         _await_flower(plan.flower_port, supervisor)
-        out.print(f"Flower: http://127.0.0.1:{plan.flower_port}", soft_wrap=True)
-    out.print(f"logs: {state_path / 'logs'}", soft_wrap=True)
+        if not plan.once:
+            out.print(f"Flower: http://127.0.0.1:{plan.flower_port}", soft_wrap=True)
+    out.print(f"logs: {home / 'logs'}", soft_wrap=True)
     return code
 
 
-def _control_plane(runtime: Runtime, app: str, host: str, plan: Plan) -> list[Spec]:
-    specs = [control_spec(app, host, runtime.keys.control_queue()), beat_spec(app)]
-    if plan.flower_port is not None:
-        arguments = ("flower", "--address=127.0.0.1", f"--port={plan.flower_port}")
-        specs.append(Spec(name="flower", argv=celery(app, *arguments), grace_s=5.0))
-    return specs
+def _do_work(
+    plan: Plan, target: Target, runtime: Runtime, supervisor: Supervisor, out: Console
+) -> int:
+    """Do the work, if there is some; what dies meanwhile is started again, and that is said."""
+    if plan.work is None:
+        return 0
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            for told in supervisor.restart_dead():
+                out.print(told, soft_wrap=True)
+
+    watcher = threading.Thread(target=watch, name="nxs-watch", daemon=True)
+    watcher.start()
+    try:
+        code = plan.work(target.app(), out, plan.out)
+    finally:
+        over.set()
+        watcher.join()
+        runtime.flush()
+    out.print(render(collect(runtime)))
+    return code
+
+
+def _flower_spec(app: str, port: int) -> Spec:
+    arguments = ("flower", "--address=127.0.0.1", f"--port={port}")
+    return Spec(name="flower", argv=celery(app, *arguments), grace_s=5.0)
 
 
 def _await_server(url: str, supervisor: Supervisor) -> None:
@@ -196,17 +223,17 @@ def _await_flower(port: int, supervisor: Supervisor) -> None:
 
 
 @contextmanager
-def _only_one(state_path: Path) -> Iterator[None]:
-    """Two fleets in one state directory would share a server's files."""
-    with (state_path / "up.lock").open("w") as lock:
+def _only_one(home: Path) -> Iterator[int]:
+    """Lock the folder; yields the locked descriptor. Two servers must not share their files."""
+    with (home / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SettingError(
-                f"another `nxs up` runs with the state directory {state_path}: "
-                "end it, or set NXS_STATE_DIR to another one"
+                f"another `nxs up`, or a server that one left behind, runs in {home}: "
+                "end it, or set NXS_STATE_DIR to another folder"
             ) from None
-        yield
+        yield lock.fileno()
 
 
 def _parse_slots(text: str) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ def _transition(decision: Transition, store: FleetStore, settings: Settings) -> 
 
 
 def _release(decision: Release, store: FleetStore, settings: Settings) -> str:
-    return f"{store.release(decision)} task(s) moved to the shared queue"
+    return f"{store.release(decision)} task(s) moved"
 
 
 def _forget(decision: Forget, store: FleetStore, settings: Settings) -> str:

@@ -7,6 +7,7 @@ history ignores what it has.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -101,6 +102,18 @@ def run_job(runtime: Runtime, name: str, node: str) -> None:
     Lateness is the time since the job's last start, less its period: what an operator feels,
     whoever caused it (beat, broker, a busy control worker).
     """
+    running = runtime.job_locks.setdefault(name, threading.Lock())
+    if not running.acquire(blocking=False):
+        # Such as a history that is locked: it must not take all threads and starve the others.
+        log.warning("%s still runs and is not started again", name)
+        return
+    try:
+        _run_and_time(runtime, name, node)
+    finally:
+        running.release()
+
+
+def _run_and_time(runtime: Runtime, name: str, node: str) -> None:
     job = JOBS[name]
     store, clock = runtime.store(), runtime.clock.monotonic()
     # The server's time: the last run may have been on another node.

@@ -30,12 +30,12 @@ class Transition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Give the waiting tasks of an instance's own queue back to the shared queue of its app."""
+    """Give the waiting tasks of an instance's own queue to others, or to the shared queue."""
 
     instance: str
     epoch: int
     source: State
-    target: str  # the shared queue
+    target: str  # the shared queue of its app
     reason: str
     evidence: Evidence = field(default_factory=dict)
 

@@ -52,6 +52,7 @@ class Load:
 
     slots: int | None = None
     running: int | None = None  # tasks in the pool now
+    early: int | None = None  # of these, acknowledged when they started
     waiting: int | None = None  # tasks held for a later time (ETA, countdown)
     queued: int | None = None  # depth of the instance's own queue
     load_avg: float | None = None  # 1 minute
@@ -92,10 +93,16 @@ class Instance:
 
     @property
     def held(self) -> int | None:
-        """Tasks that take up a slot now or at once: held messages less those that wait for a time.
+        """Tasks that take up a slot, now or when their time comes; None if it cannot be known.
 
-        Prefetch is off, so a held message runs. `None` if it cannot be known.
+        Prefetch is off, so a held message runs, or waits for its ETA where nobody else can take
+        it. A task that acknowledged early is held by nobody any more and runs all the same.
         """
         if self.inflight is None:
             return self.load.running
-        return max(0, self.inflight - (self.load.waiting or 0))
+        return self.inflight + (self.load.early or 0)
+
+    @property
+    def busy(self) -> int | None:
+        """Slots in use: what is held, less what only waits for its time."""
+        return None if self.held is None else max(0, self.held - (self.load.waiting or 0))

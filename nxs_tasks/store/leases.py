@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import cast
 
 from nxs_tasks.store.connect import explained
-from nxs_tasks.store.store import FleetStore
+from nxs_tasks.store.store import MALFORMED, FleetStore
+
+log = logging.getLogger(__name__)
 
 
 class BeatLease:
@@ -45,7 +48,14 @@ class BeatLease:
             found = cast(
                 "dict[str, str]", self._store.client.hgetall(self._store.keys.beat_runs(self._app))
             )
-        return {name: tuple(json.loads(text)) for name, text in found.items()}
+        runs = {}
+        for name, text in found.items():
+            try:
+                at, count = json.loads(text)
+                runs[name] = (float(at), int(count))
+            except MALFORMED as error:
+                log.error("the last run of %s cannot be read: %r", name, error)
+        return runs
 
     def set_run(self, name: str, at: float, count: int) -> None:
         """Remember a run."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from nxs_tasks.errors import MessageError
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.model.state import ENDED
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.keys import owner_of
 from nxs_tasks.store.message import Envelope, placed_at, read, read_held
@@ -98,17 +100,33 @@ class Queues:
 
     def all_held(self) -> Iterator[Held]:
         """What every process holds, of every epoch: also of those that are gone."""
+        for owner in self._held_keys():
+            yield from self.held(*owner)
+
+    def _held_keys(self) -> dict[tuple[str, int], str]:
+        """Instance and epoch of every in-flight hash, and its key."""
         base = self._store.wire.prefix + self._store.keys.inflight_base()
         pattern = base.replace("[", "\\[") + "*"
         with explained(self._store.url):
             found = sorted(cast("Iterator[str]", self._client.scan_iter(match=pattern, count=500)))
+        keys = {}
         for key in found:
             try:
-                owner = owner_of(key)
+                keys[owner_of(key)] = key
             except ValueError:
                 log.error("key %s is no in-flight hash of a process and is passed over", key)
-                continue
-            yield from self.held(*owner)
+        return keys
+
+    def orphans(self, snapshot: Snapshot) -> dict[str, int]:
+        """Messages held by processes that are gone, by instance: nobody runs them."""
+        living = {(i.id, i.epoch) for i in snapshot.instances if i.state not in ENDED}
+        counts: dict[str, int] = {}
+        for (instance_id, epoch), key in self._held_keys().items():
+            if (instance_id, epoch) not in living:
+                with explained(self._store.url):
+                    held = int(self._client.hlen(key))
+                counts[instance_id] = counts.get(instance_id, 0) + held
+        return counts
 
     def find_waiting(self, queue: str, task_id: str) -> Waiting | None:
         """A task in a queue, or None. Reads the queue in pages, O(depth)."""

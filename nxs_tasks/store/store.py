@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, cast
@@ -15,10 +15,11 @@ from nxs_tasks.model.decision import Forget, Nothing, Release, Transition
 from nxs_tasks.model.instance import Instance, Load, Profile
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
+from nxs_tasks.policy.fleet.placement import home
 from nxs_tasks.store import scripts
 from nxs_tasks.store.connect import Client, explained, require_version
 from nxs_tasks.store.keys import Keys, Wire
-from nxs_tasks.store.message import reroute
+from nxs_tasks.store.message import read, reroute
 
 log = logging.getLogger(__name__)
 
@@ -319,40 +320,58 @@ class FleetStore:
         return int(removed)
 
     def release(self, decision: Release) -> int:
-        """Move the waiting tasks of an own queue to the shared queue; returns how many.
+        """Move waiting tasks out of an own queue to where each can run; returns how many.
 
-        Order and priority are kept, and they come before what already waits there: they were
-        placed earlier than they could be run. Raises `Stale`.
+        Where that is says `policy.fleet.placement.home`; some may have to stay. Order and priority
+        are kept, and moved tasks come before what waits there: they were placed earlier than they
+        could be run. What is no message stays, because it would harm whoever takes it. Raises
+        `Stale`.
         """
-        own = self.wire.queue_keys(self.keys.own_queue(decision.instance))
-        shared = self.wire.queue_keys(decision.target)
-        return sum(
-            self._move(source, target, decision) for source, target in zip(own, shared, strict=True)
-        )
+        snapshot, own = self.snapshot(), self.keys.own_queue
 
-    def _move(self, source: str, target: str, decision: Release) -> int:
-        total = 0
+        def where(task: str) -> str | None:
+            return home(task, snapshot, own, decision.target)
+
+        sources = self.wire.queue_keys(own(decision.instance))
+        return sum(self._empty(source, n, decision, where) for n, source in enumerate(sources))
+
+    def _empty(
+        self, source: str, priority: int, decision: Release, where: Callable[[str], str | None]
+    ) -> int:
+        total = staying = 0
         while True:
             with explained(self.url):
-                raws = cast("list[str]", self.client.lrange(source, 0, MOVE_BATCH - 1))
-            if not raws:
-                return total
-            pairs = [text for raw in raws for text in (raw, self._addressed(raw, decision.target))]
-            moved = self.call(
-                "move",
-                [self.keys.instance(decision.instance), source, target],
-                [decision.epoch, decision.source, *pairs],
-            )
-            if moved < 0:
-                raise Stale(f"{decision.instance} changed meanwhile; {total} task(s) were moved")
+                end = staying + MOVE_BATCH - 1
+                raws = cast("list[str]", self.client.lrange(source, staying, end))
+            by_home: dict[str, list[str]] = {}
+            for raw in raws:
+                queue = _home_of(raw, where)
+                if queue is not None:
+                    by_home.setdefault(queue, []).extend((raw, reroute(raw, queue)))
+            moved = 0
+            for queue, pairs in by_home.items():
+                moved += self._move(source, self.wire.queue_keys(queue)[priority], decision, pairs)
             total += moved
+            staying += len(raws) - sum(len(pairs) // 2 for pairs in by_home.values())
+            if len(raws) < MOVE_BATCH or (by_home and not moved):
+                return total
 
-    @staticmethod
-    def _addressed(raw: str, queue: str) -> str:
-        try:
-            return reroute(raw, queue)
-        except MessageError:
-            return raw
+    def _move(self, source: str, target: str, decision: Release, pairs: list[str]) -> int:
+        moved = self.call(
+            "move",
+            [self.keys.instance(decision.instance), source, target],
+            [decision.epoch, decision.source, *pairs],
+        )
+        if moved < 0:
+            raise Stale(f"{decision.instance} changed meanwhile")
+        return int(moved)
+
+
+def _home_of(raw: str, where: Callable[[str], str | None]) -> str | None:
+    try:
+        return where(read(raw).task)
+    except MessageError:
+        return None
 
 
 def _digest(text: str) -> str:

@@ -7,6 +7,7 @@ taken.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +23,23 @@ class Consumption:
 
     slots: int | None
     running: int | None
+    early: int | None
     waiting: int | None
     consuming: bool | None
     asked_s: float | None
 
 
-def read_consumption(worker: Any, now: float) -> Consumption:
-    """Read the worker in this process; `now` is monotonic, s. Never raises, never waits."""
+def read_consumption(worker: Any, queues: Iterable[str], now: float) -> Consumption:
+    """Read the worker in this process; `now` is monotonic, s. Never raises, never waits.
+
+    `queues` are those without which it is of no use to the fleet: its own and the shared one.
+    """
     slots = _slots(worker)
-    consuming, asked = _consuming(getattr(worker, "consumer", None), slots, now)
+    consuming, asked = _consuming(getattr(worker, "consumer", None), slots, queues, now)
     return Consumption(
         slots=slots,
         running=len(state.active_requests),
+        early=_early(),
         waiting=len(state.scheduled_requests),
         consuming=consuming,
         asked_s=asked,
@@ -47,17 +53,26 @@ def _slots(worker: Any) -> int | None:
     return int(limit) if limit else None
 
 
-def _consuming(consumer: Any, slots: int | None, now: float) -> tuple[bool | None, float | None]:
+def _early() -> int | None:
+    try:
+        return sum(bool(request.acknowledged) for request in list(state.active_requests))
+    except RuntimeError:
+        return None  # the set changed while it was read
+
+
+def _consuming(
+    consumer: Any, slots: int | None, queues: Iterable[str], now: float
+) -> tuple[bool | None, float | None]:
     if consumer is None:
         return None, None
     task_consumer = getattr(consumer, "task_consumer", None)
     channel = getattr(task_consumer, "channel", None)
-    if channel is None:
+    if task_consumer is None or channel is None:
         return False, None
+    if not all(task_consumer.consuming_from(queue) for queue in queues):
+        return False, None  # somebody cancelled it by remote control
     if slots is not None and len(state.reserved_requests) >= slots:
         return True, None
-    if not getattr(channel, "active_queues", True):
-        return False, None
     sent_at = getattr(channel, "_brpop_sent_at", None)
     if sent_at is None:
         return None, None

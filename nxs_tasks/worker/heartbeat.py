@@ -163,6 +163,7 @@ class Heartbeat(threading.Thread):
         return Load(
             slots=seen.slots,
             running=seen.running,
+            early=seen.early,
             waiting=seen.waiting,
             queued=sum(self._queues.depths(own).values()),
             load_avg=host.load_avg,

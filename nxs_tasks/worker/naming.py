@@ -48,8 +48,11 @@ def take_name(
 
 
 def _may_live(before: Instance, now: float, settings: Settings) -> bool:
-    if before.state in ENDED or before.stopped or before.connections == 0:
+    if before.state in ENDED or before.stopped:
         return False
-    # Who has just announced itself may not have sent a heartbeat yet.
     heard = before.beat_at if before.beat_at is not None else before.since
-    return now - heard <= settings.silent_after
+    if now - heard > settings.silent_after:
+        return False
+    # Who has announced itself this moment has neither sent a heartbeat nor connected yet.
+    newborn = before.beat_at is None and now - before.since <= settings.heartbeat_period
+    return newborn or before.connections != 0

@@ -26,9 +26,10 @@ from kombu import Exchange, Queue
 from nxs_tasks.celery_settings import check
 from nxs_tasks.clock import wait_until
 from nxs_tasks.errors import BrokerUnreachable, NxsError, SettingError
-from nxs_tasks.model.decision import Release
+from nxs_tasks.model.decision import Release, Transition
 from nxs_tasks.model.instance import Profile
-from nxs_tasks.model.state import State
+from nxs_tasks.model.state import Event, State
+from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import Runtime, runtime_of
 from nxs_tasks.worker.consumption import read_consumption
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
@@ -122,6 +123,7 @@ class InstanceStep(bootsteps.StartStopStep):
         own = keys.own_queue(worker.hostname)
         app.amqp.queues[own] = Queue(own, Exchange(""), routing_key=own, no_declare=True)
         app.amqp.queues.select([own, *queues])
+        self._needed = [own, *(q for q in queues if q == runtime.shared_queue)]
         self._tally = Tally()
         count_tasks(app, self._tally)
 
@@ -137,7 +139,7 @@ class InstanceStep(bootsteps.StartStopStep):
             self._tally,
             self._runtime.settings,
             self._runtime.clock,
-            look=partial(read_consumption, worker),
+            look=partial(read_consumption, worker, self._needed),
         )
         self._heartbeat.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
@@ -163,7 +165,22 @@ class InstanceStep(bootsteps.StartStopStep):
             self._heartbeat.stop()
             # kombu has put back what was received and not started.
             self._give_back()
+            self._say_drained()
             self._heartbeat = None
+
+    def _say_drained(self) -> None:
+        """LEAVING → GONE at once, if nothing is left: the control worker would see it later."""
+        if self._identity is None:
+            return
+        store = self._runtime.store()
+        try:
+            snapshot = store.snapshot()
+            for decision in evaluate(snapshot, self._runtime.settings, snapshot.taken_at):
+                mine = decision.instance == self._identity.instance
+                if mine and isinstance(decision, Transition) and decision.event is Event.DRAINED:
+                    store.transition(decision)
+        except NxsError as error:
+            log.warning("the control worker will see that this worker is gone: %s", error)
 
     def _give_back(self) -> None:
         if self._identity is None:
@@ -182,7 +199,7 @@ class InstanceStep(bootsteps.StartStopStep):
             log.warning("waiting tasks are left for the control worker to move: %s", error)
         else:
             if moved:
-                log.info("%d waiting task(s) given back to the shared queue", moved)
+                log.info("%d waiting task(s) given back", moved)
 
 
 def set_transport_options(app: Any, **options: Any) -> None:

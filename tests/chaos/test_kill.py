@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nxs_tasks.model.state import State
+from nxs_tasks.store.queues import Queues
 from tests.integration.live import PATIENCE_S, Live
 
 pytest_plugins = ["tests.integration.live_fixtures"]
@@ -36,6 +37,8 @@ def test_a_killed_worker_is_gone_and_gets_nothing_more(live: Live, shop: Any) ->
     lost = live.nxs("story", held["task_id"]).stdout
     assert "held now:" in lost
     assert "by w1@t" in lost
+    assert "that process is gone, nobody runs it" in lost
+    assert "1 task(s) are held by a process of w1@t that is gone" in live.nxs("status").stdout
 
     after = [shop.add.delay(n, n) for n in range(20)]
     assert live.instance("w1@t").queued == 0, "nothing is placed on the dead"
@@ -54,3 +57,25 @@ def test_what_was_placed_on_a_worker_before_it_died_runs_elsewhere(live: Live, s
     # The view of a submitter may be a second old: it places on the dead.
     placed = [shop.add.delay(n, 1) for n in range(6)]
     assert sorted(r.get(timeout=PATIENCE_S) for r in placed) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_line_of_the_only_one_that_knows_a_task_is_discarded_by_nobody(
+    live: Live, shop: Any
+) -> None:
+    """Two instances of another app on the same queue: they would throw the tasks away."""
+    live.control_plane()
+    only = live.worker("w1@t", 1)
+    others = "tests.integration.other_fleet"
+    live.worker("w2@t", 1, app=others)
+    live.until_state(State.ACTIVE, "w1@t", "w2@t")
+    added = [shop.add.delay(n, 1) for n in range(10)]
+    only.kill()
+    live.until_state(State.GONE, "w1@t")
+    back = live.worker("w1@t", 1)
+    done = [r.get(timeout=PATIENCE_S) for r in added if r.id not in held_by_the_dead(live)]
+    assert len(done) >= 9, "all but the one that the killed process was running"
+    assert back.exit_code is None
+
+
+def held_by_the_dead(live: Live) -> set[str]:
+    return {h.envelope.task_id for h in Queues(live.store).all_held() if h.epoch == 1}

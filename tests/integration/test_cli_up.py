@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,11 @@ def work_badly(app: Any, console: Console, out: Path) -> int:
     return 7
 
 
+def children_of_up(live: Live) -> list[psutil.Process]:
+    """What `nxs up` has started in the state directory of a test."""
+    return children_of(live.env["NXS_STATE_DIR"]) + children_of(live.env["NXS_STATE_DIR"] + "/up")
+
+
 def children_of(state_dir: str) -> list[psutil.Process]:
     """Every process on this machine that was started for a state directory."""
     found = []
@@ -52,30 +60,58 @@ def test_up_once_runs_a_fleet_and_its_work_and_leaves_nothing_running(live: Live
     assert "working on w1=ACTIVE w2=ACTIVE" in told.stdout
     assert "Flower: http://127.0.0.1:" in told.stdout
     assert out.is_dir()
-    assert children_of(live.env["NXS_STATE_DIR"]) == []
-    assert not (live.directory / "state" / "up.json").exists()
+    assert children_of_up(live) == []
+    assert not (live.directory / "state" / "up" / "up.json").exists()
 
 
 def test_up_stays_until_it_is_told_to_end(live: Live) -> None:
-    up = live.start("up", *UP, "--slots", "1", "--no-flower")
+    up = live.start("up", *UP, "--slots", "1")
     live.until(lambda: "stays up until Ctrl-C" in up.log, "the fleet to stay up")
+    flower = re.findall(r"Flower: (http://\S+)", up.log)[0]
+    with urllib.request.urlopen(f"{flower}/api/workers", timeout=10) as answer:
+        assert {name.partition("@")[0] for name in json.load(answer)} >= {"w1", "control"}
     seen = live.command("nxs_tasks.cli", "status")
     assert "ACTIVE" in seen.stdout, "another command finds it without being told where it is"
     second = live.command(*UP, "--no-flower")
     assert second.returncode == 2
-    assert "another `nxs up` runs with the state directory" in second.stderr
+    assert "another `nxs up`, or a server that one left behind" in second.stderr
     up.signal(signal.SIGINT)
     assert up.wait() == 0
     assert "ended every process" in up.log
     assert "Traceback" not in up.log
-    assert children_of(live.env["NXS_STATE_DIR"]) == []
+    assert children_of_up(live) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_up_ends_all_whatever_ends_it(live: Live, number: signal.Signals) -> None:
+    up = live.start("up", *UP, "--slots", "1", "--no-flower")
+    live.until(lambda: (live.directory / "state/up/up.json").exists(), "the server to run")
+    up.signal(number)
+    assert up.wait() == 130, "it had not come up yet"
+    assert children_of_up(live) == []
+
+
+def test_a_server_that_was_left_behind_is_not_joined_by_a_second(live: Live) -> None:
+    """Two servers on one append-only file destroy it."""
+    up = live.start("up", *UP, "--slots", "1", "--no-flower")
+    live.until(lambda: "stays up until Ctrl-C" in up.log, "the fleet to stay up")
+    up.signal(signal.SIGKILL)
+    up.wait()
+    left = children_of_up(live)
+    second = live.command(*UP, "--no-flower", "--once")
+    assert second.returncode == 2
+    assert "a server that one left behind" in second.stderr
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left)
+    assert live.command(*UP, "--slots", "1", "--no-flower", "--once").returncode == 0
 
 
 def test_up_passes_the_code_of_its_work_on(live: Live) -> None:
     work = ("--work", f"{__name__}:work_badly")
     told = live.command(*UP, "--slots", "1", "--no-flower", *work, "--once")
     assert told.returncode == 7, told.stdout + told.stderr
-    assert children_of(live.env["NXS_STATE_DIR"]) == []
+    assert children_of_up(live) == []
 
 
 def test_node_runs_worker_control_worker_and_beat_and_restarts_what_dies(live: Live) -> None:
@@ -136,6 +172,12 @@ def test_a_command_that_cannot_says_why(
     assert says in told.stderr
     assert "hush-hush" not in told.stdout + told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_without_an_app_and_without_a_running_fleet_it_says_so(live: Live) -> None:
+    told = live.command("nxs_tasks.cli", "status")
+    assert told.returncode == 2
+    assert "no `nxs up` runs here: name your app" in told.stderr
 
 
 def test_an_app_that_is_not_there_is_named(live: Live) -> None:

@@ -130,7 +130,7 @@ def test_flower_lists_instances_and_finished_work(live: Live, shop: Any) -> None
         except OSError:
             return {}
 
-    live.until(lambda: set(SLOTS) <= set(get("/api/workers?refresh=1")), "Flower to list workers")
+    live.until(lambda: set(SLOTS) <= set(get("/api/workers")), "Flower to list workers")
     done = [shop.add.delay(n, 1).id for n in range(6)]
 
     def finished() -> bool:

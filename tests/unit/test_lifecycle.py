@@ -350,18 +350,6 @@ def a_leaver(**more: Any) -> Instance:
             "stopped, what it holds is unknown",
         ),
         case(
-            "it has stopped and tasks wait in its queue",
-            a_leaver(stopped=True, queued=3),
-            Release,
-            "3 task(s) wait in the queue of an instance that is LEAVING",
-        ),
-        case(
-            "it has stopped, holds one, and one waits",
-            a_leaver(stopped=True, held=1, queued=1),
-            Release,
-            "1 task(s) wait in the queue of an instance that is LEAVING",
-        ),
-        case(
             "it has stopped and nothing is left",
             a_leaver(stopped=True),
             Transition,
@@ -379,6 +367,20 @@ def test_a_leaving_instance_gives_its_queue_back_before_it_has_stopped() -> None
     assert isinstance(release, Release)
     assert isinstance(nothing, Nothing)
     assert nothing.reason == "shutting down, still holds 1 task(s)"
+
+
+def test_a_stopped_instance_is_gone_when_its_queue_was_given_back() -> None:
+    release, move = decided(a_leaver(stopped=True, queued=3))
+    assert isinstance(release, Release)
+    assert release.reason == "3 task(s) wait in the queue of an instance that takes none"
+    assert isinstance(move, Transition)
+    assert move.reason == "its process has stopped, nothing is held, 3 wait in its queue"
+
+
+def test_a_stopped_instance_that_holds_one_gives_its_queue_back_and_stays() -> None:
+    release, nothing = decided(a_leaver(stopped=True, held=1, queued=1))
+    assert isinstance(release, Release)
+    assert isinstance(nothing, Nothing)
 
 
 def test_a_drained_instance_is_gone() -> None:
@@ -420,12 +422,6 @@ def a_departed(age: float = 60.0, **more: Any) -> Instance:
             "{} for more than 3600 s",
         ),
         case(
-            "its queue is given back first",
-            {"age": 2 * HOUR, "queued": 2},
-            Release,
-            "2 task(s) wait in the queue of an instance that is {}",
-        ),
-        case(
             "its record is kept while it holds messages",
             {"age": 99 * HOUR, "held": 2},
             Nothing,
@@ -445,6 +441,22 @@ def test_after_the_end(
     found = decision(a_departed(state=state, **more))
     assert (type(found), found.reason) == (kind, reason.format(state))
     assert (found.source, found.epoch) == (state, 1)
+
+
+@pytest.mark.parametrize("state", sorted(ENDED))
+def test_a_record_is_kept_while_tasks_wait_in_its_queue(state: State) -> None:
+    release, nothing = decided(a_departed(2 * HOUR, state=state, queued=2))
+    assert isinstance(release, Release)
+    assert isinstance(nothing, Nothing)
+    assert nothing.reason == "2 task(s) wait in its queue for who knows them"
+
+
+def test_who_was_told_to_take_nothing_gives_its_queue_back() -> None:
+    release, nothing = decided(an_instance(consuming=False, queued=2))
+    assert isinstance(release, Release)
+    assert isinstance(nothing, Nothing)
+    assert "its consumer takes no work" in nothing.reason
+    assert [type(d) for d in decided(an_instance(consuming=None, queued=2))] == [Nothing]
 
 
 @pytest.mark.parametrize("unknown", ["held", "queued"])
@@ -559,7 +571,8 @@ def test_every_transition_is_in_the_table_and_condemns_nobody_on_the_unknown(
         assert TRANSITIONS[move.source, move.event] is move.target
         assert instance.state is move.source
         if move.event is Event.DRAINED:
-            assert (instance.stopped, instance.inflight, instance.queued) == (True, 0, 0)
+            assert (instance.stopped, instance.inflight) == (True, 0)
+            assert instance.queued is not None
         elif move.target is State.GONE:
             assert instance.connections == 0
             heard = instance.since if instance.beat_at is None else instance.beat_at
@@ -569,7 +582,7 @@ def test_every_transition_is_in_the_table_and_condemns_nobody_on_the_unknown(
         else:
             assert move.target is State.ACTIVE
             assert instance.beats >= 3
-            assert instance.load.consuming
+            assert instance.load.consuming is not False
 
 
 @examples(100)
@@ -587,12 +600,13 @@ def test_a_record_is_forgotten_only_long_after_the_end_and_with_nothing_left(
             assert not instance.queued
         if isinstance(found, Release):
             assert instance.queued
-            assert instance.state in ENDED | {State.LEAVING}
+            takes_none = instance.load.consuming is False
+            assert takes_none or instance.state in ENDED | {State.LEAVING}
 
 
 def test_waiting_tasks_go_back_to_the_default_queue_of_their_own_app() -> None:
     profile = Profile(tasks=frozenset(), queues=frozenset({"shop"}), shared="shop")
     gone = replace(an_instance("w1", state=State.GONE, queued=3), profile=profile)
-    [found] = evaluate(a_snapshot(gone), Settings(), NOW)
+    found, _ = evaluate(a_snapshot(gone), Settings(), NOW)
     assert isinstance(found, Release)
     assert found.target == "shop"

@@ -23,6 +23,7 @@ from nxs_tasks.policy.fleet.placement import (
     Placer,
     explain,
     has_free_slot,
+    home,
     unready,
 )
 from nxs_tasks.policy.fleet.score import score
@@ -116,7 +117,13 @@ def test_a_better_score_without_a_free_slot_loses() -> None:
         case("a queued task takes the only slot", an_instance(slots=1, queued=1), 0, False),
         case("an own placement takes the only slot", an_instance(slots=1), 1, False),
         case(
-            "a task held for a later time takes no slot", an_instance(slots=1, waiting=3), 0, True
+            "one held for a later time will take a slot", an_instance(slots=1, waiting=1), 0, False
+        ),
+        case(
+            "one that acknowledged early runs all the same",
+            an_instance(slots=2, held=1, load=a_load(slots=2, early=1)),
+            0,
+            False,
         ),
         case("held, queued and placed add up", an_instance(slots=4, held=1, queued=2), 1, False),
         case("one slot of four is left", an_instance(slots=4, held=1, queued=1), 1, True),
@@ -291,7 +298,7 @@ def test_what_is_held_is_what_runs_where_no_message_was_counted() -> None:
 
 
 def test_fewer_held_messages_than_waiting_tasks_are_none() -> None:
-    assert an_instance(waiting=3, inflight=1).held == 0
+    assert an_instance(waiting=3, inflight=1).busy == 0
 
 
 # --- a task that some know and some do not -----------------------------------------------------
@@ -406,7 +413,7 @@ def test_an_explanation_shows_the_terms_of_everyone() -> None:
 
 def test_an_explanation_says_by_which_score_an_instance_lost() -> None:
     found = placed_by(an_instance("w1", load=a_busy_machine()), an_instance("w2"))
-    assert why_not(found) == {"w1": f"scores below {found.placement.score:.3f}", "w2": ""}
+    assert why_not(found) == {"w1": f"scores below {found.placement.score:.6f}", "w2": ""}
 
 
 def test_contenders_are_few_and_the_best_comes_first() -> None:
@@ -640,3 +647,39 @@ def test_the_first_choice_is_among_the_contenders(
     placement = placer.place(task)
     if placement.reason == DIRECT_BEST:
         assert contenders[0].id == placement.instance
+
+
+# --- where a task goes that is given back --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("others", "where"),
+    [
+        case("nobody is there", [], "celery"),
+        case("all who take from the shared queue know it", [an_instance("w2")], "celery"),
+        case(
+            "one does not know it: to one that does",
+            [an_instance("w2"), unknowing("w3")],
+            "own:w2",
+        ),
+        case("nobody knows it: it stays", [unknowing("w3")], None),
+        case(
+            "of those that know it the shortest line",
+            [an_instance("w2", queued=2), an_instance("w4", queued=1), unknowing("w3")],
+            "own:w4",
+        ),
+        case(
+            "one that leaves too is no home",
+            [an_instance("w2", state=State.LEAVING), unknowing("w3")],
+            None,
+        ),
+        case(
+            "one that ended takes nothing",
+            [an_instance("w3", state=State.GONE, knows=[OTHER])],
+            "celery",
+        ),
+    ],
+)
+def test_the_home_of_a_task_that_is_given_back(others: list[Instance], where: str | None) -> None:
+    fleet = a_snapshot(an_instance("w1", state=State.GONE), *others)
+    assert home(TASK, fleet, lambda i: f"own:{i}", "celery") == where

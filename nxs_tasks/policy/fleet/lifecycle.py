@@ -73,7 +73,7 @@ def evaluate(snapshot: Snapshot, settings: Settings, now: float) -> list[Decisio
 def _decide(
     instance: Instance, snapshot: Snapshot, settings: Settings, now: float
 ) -> list[Decision]:
-    evidence = _evidence(instance, snapshot, now)
+    evidence: Evidence = _evidence(instance, snapshot, now)
     if instance.state in ENDED:
         return _after_the_end(instance, snapshot, settings, now, evidence)
     if _is_gone(instance, evidence, settings):
@@ -86,6 +86,10 @@ def _decide(
         return [_joining(instance, settings, evidence)]
     if instance.state is State.LEAVING:
         return _leaving(instance, snapshot, evidence)
+    if instance.load.consuming is False and evidence["silent_s"] <= settings.longest_gap:
+        reason = "heartbeats are there, but its consumer takes no work: gets no new work"
+        release = _release(instance, snapshot, evidence)
+        return [*release, _nothing_plain(instance, reason, evidence)]
     return [_nothing(instance, "healthy heartbeats", evidence, settings)]
 
 
@@ -128,15 +132,15 @@ def _leaving(instance: Instance, snapshot: Snapshot, evidence: Evidence) -> list
     if not instance.stopped:
         reason = f"shutting down, still holds {_or_unknown(instance.inflight)} task(s)"
         return [*release, _nothing_plain(instance, reason, evidence)]
-    if release:
-        return list(release)
     if instance.inflight is None or instance.queued is None:
-        return [_nothing_plain(instance, "stopped, what it holds is unknown", evidence)]
+        return [*release, _nothing_plain(instance, "stopped, what it holds is unknown", evidence)]
     if instance.inflight:
         reason = f"stopped, and {instance.inflight} held message(s) are not yet given back"
-        return [_nothing_plain(instance, reason, evidence)]
-    reason = "its process has stopped, nothing is held, its queue is empty"
-    return [_move(instance, Event.DRAINED, reason, evidence)]
+        return [*release, _nothing_plain(instance, reason, evidence)]
+    # What may not go elsewhere stays in its queue for who comes back under its name.
+    waiting = f"{instance.queued} wait in its queue" if instance.queued else "its queue is empty"
+    reason = f"its process has stopped, nothing is held, {waiting}"
+    return [*release, _move(instance, Event.DRAINED, reason, evidence)]
 
 
 def _after_the_end(
@@ -144,7 +148,8 @@ def _after_the_end(
 ) -> list[Decision]:
     release = _release(instance, snapshot, evidence)
     if release:
-        return list(release)
+        reason = f"{instance.queued} task(s) wait in its queue for who knows them"
+        return [*release, _nothing_plain(instance, reason, evidence)]
     nothing_left = instance.inflight == 0 and instance.queued == 0  # unknown is not zero
     if now - instance.since > settings.gone_kept and nothing_left:
         return [
@@ -170,8 +175,7 @@ def _release(instance: Instance, snapshot: Snapshot, evidence: Evidence) -> list
             source=instance.state,
             # Of its app, not of the app whose control worker happens to run this.
             target=(instance.profile and instance.profile.shared) or snapshot.shared_queue,
-            reason=f"{instance.queued} task(s) wait in the queue of an instance that is "
-            f"{instance.state}",
+            reason=f"{instance.queued} task(s) wait in the queue of an instance that takes none",
             evidence=evidence,
         )
     ]

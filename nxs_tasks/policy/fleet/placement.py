@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nxs_tasks.model.decision import Candidate, Explanation, Placement
@@ -34,7 +34,7 @@ from nxs_tasks.policy.fleet.score import score, terms, weigh
 from nxs_tasks.settings import Settings
 
 SHARED_UNKNOWN = "no instance registers this task: the shared queue, as in plain Celery"
-SHARED_BUSY = "no instance with a free slot scores above the threshold: first free slot pulls"
+SHARED_BUSY = "no instance has both a free slot and a score above the threshold: first to be free"
 SHARED_EMPTY = "no instance is ready for work: the shared queue"
 DIRECT_BEST = "highest score of those with a free slot"
 DIRECT_ONLY = "not every instance knows this task: the shortest line among those that do"
@@ -83,6 +83,20 @@ def _holders(task: str, ready: Iterable[Instance], snapshot: Snapshot) -> list[I
         return []
     knowing = [i for i in ready if _knows(i, task)]
     return knowing or [i for i in snapshot.instances if _lives(i) and _knows(i, task)]
+
+
+def home(task: str, snapshot: Snapshot, own: Callable[[str], str], shared: str) -> str | None:
+    """To which queue a task goes that an instance gives back; None if it must stay where it is.
+
+    The shared queue, if all who take from it know the task; else the own queue (`own` of an
+    instance id) of the one that knows it and has the shortest line; else it stays: whoever comes
+    back under that name, or knows it later, will run it, and nobody discards it.
+    """
+    holders = _holders(task, (), snapshot)
+    if holders:
+        return own(min(holders, key=lambda i: (_line_per_slot(i, 0), i.id)).id)
+    takers = (i for i in snapshot.instances if _takes_shared(i, snapshot))
+    return shared if all(_knows(i, task) for i in takers) else None
 
 
 def _shared_reason(task: str, ready: Iterable[Instance]) -> str:
@@ -177,7 +191,7 @@ def _with_loser_reason(candidate: Candidate, placement: Placement) -> Candidate:
     if candidate.why_not or candidate.score is None or placement.score is None:
         return candidate
     if candidate.score < placement.score:
-        return replace(candidate, why_not=f"scores below {placement.score:.3f}")
+        return replace(candidate, why_not=f"scores below {placement.score:.6f}")
     return replace(candidate, why_not=f"same score, {placement.instance} is the lower id")
 
 

@@ -27,7 +27,7 @@ local rows = {}
 for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   local row = redis.call('HMGET', ARGV[1] .. id, 'state', 'epoch', 'since', 'beat_at', 'beats',
     'load', 'profile', 'ok', 'failed', 'stopped', 'identity', 'verdict')
-  if row[1] then
+  if row[1] and row[2] then
     local epoch = row[2]
     row[13], row[14] = row[11], row[12]
     row[11] = redis.call('HLEN', ARGV[2] .. id .. ':' .. epoch)
