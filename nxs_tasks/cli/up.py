@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import json
 import os
 import socket
 import threading
@@ -145,7 +146,7 @@ def _bring_up_and_work(
     out.print(render(collect(runtime)))
     code = _do_work(plan, target, runtime, supervisor, out)
     if plan.flower_port is not None:
-        _await_flower(plan.flower_port, supervisor)
+        _await_flower(plan.flower_port, {name for name, _ in names}, supervisor)
         if not plan.once:
             out.print(f"Flower: http://127.0.0.1:{plan.flower_port}", soft_wrap=True)
     out.print(f"logs: {home / 'logs'}", soft_wrap=True)
@@ -209,17 +210,20 @@ def _await_fleet(runtime: Runtime, names: set[str], supervisor: Supervisor) -> N
         )
 
 
-def _await_flower(port: int, supervisor: Supervisor) -> None:
-    def answers() -> bool:
+def _await_flower(port: int, names: set[str], supervisor: Supervisor) -> None:
+    def knows_all() -> bool:
         supervisor.require_alive()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthcheck", timeout=2):
-                return True
-        except (urllib.error.URLError, OSError):
+            url = f"http://127.0.0.1:{port}/api/workers?refresh=1"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return names <= set(json.load(answer))
+        except urllib.error.HTTPError:
+            return True  # it answers, and asks who we are: the user has set a login
+        except (OSError, ValueError):
             return False
 
-    if not wait_until(answers, FLOWER_UP_S):
-        raise NxsError(f"Flower did not answer on port {port} within {FLOWER_UP_S:.0f} s")
+    if not wait_until(knows_all, FLOWER_UP_S):
+        raise NxsError(f"Flower on port {port} did not list the fleet in {FLOWER_UP_S:.0f} s")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from nxs_tasks.model.state import State
-from nxs_tasks.store.queues import Queues
 from tests.integration.live import PATIENCE_S, Live
 
 pytest_plugins = ["tests.integration.live_fixtures"]
@@ -68,14 +67,13 @@ def test_the_line_of_the_only_one_that_knows_a_task_is_discarded_by_nobody(
     others = "tests.integration.other_fleet"
     live.worker("w2@t", 1, app=others)
     live.until_state(State.ACTIVE, "w1@t", "w2@t")
+    shop.nap.delay(300.0)
+    live.until(lambda: live.instance("w1@t").inflight == 1, "its only slot taken")
     added = [shop.add.delay(n, 1) for n in range(10)]
+    assert live.instance("w1@t").queued == 10, "the shared queue would hand them to the other"
     only.kill()
     live.until_state(State.GONE, "w1@t")
-    back = live.worker("w1@t", 1)
-    done = [r.get(timeout=PATIENCE_S) for r in added if r.id not in held_by_the_dead(live)]
-    assert len(done) >= 9, "all but the one that the killed process was running"
-    assert back.exit_code is None
-
-
-def held_by_the_dead(live: Live) -> set[str]:
-    return {h.envelope.task_id for h in Queues(live.store).all_held() if h.epoch == 1}
+    live.until(lambda: "for who knows them" in live.instance("w1@t").verdict, "a verdict on them")
+    assert (live.instance("w1@t").queued, live.snapshot().shared_depth) == (10, 0)
+    live.worker("w1@t", 1)
+    assert [r.get(timeout=PATIENCE_S) for r in added] == [n + 1 for n in range(10)]

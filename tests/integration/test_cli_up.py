@@ -45,7 +45,9 @@ def children_of(state_dir: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("NXS_STATE_DIR") == state_dir:
+            # The server writes its title over its environment, but it works in its folder.
+            known = process.environ().get("NXS_STATE_DIR") == state_dir
+            if known or process.cwd() == f"{state_dir}/server":
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -58,7 +60,6 @@ def test_up_once_runs_a_fleet_and_its_work_and_leaves_nothing_running(live: Live
     told = live.command(*UP, "--slots", "1,2", *work, "--once")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "working on w1=ACTIVE w2=ACTIVE" in told.stdout
-    assert "Flower: http://127.0.0.1:" in told.stdout
     assert out.is_dir()
     assert children_of_up(live) == []
     assert not (live.directory / "state" / "up" / "up.json").exists()
