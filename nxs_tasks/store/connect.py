@@ -40,7 +40,7 @@ from nxs_tasks.errors import (
 #: kombu's own scripts need ZADD GT.
 OLDEST_SERVER = (6, 2)
 SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
-DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
+SENTINEL_PORT = 26379
 
 Client = redis.Redis
 
@@ -135,7 +135,7 @@ def _from_sentinels(url: str, options: Mapping[str, Any], common: dict[str, Any]
         )
     hosts = [urlsplit(part) for part in url.split(";")]
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        [(h.hostname or "localhost", h.port or DEFAULT_PORTS["sentinel"]) for h in hosts],
+        [(h.hostname or "localhost", h.port or SENTINEL_PORT) for h in hosts],
         sentinel_kwargs={
             "socket_timeout": common["socket_timeout"],
             "socket_connect_timeout": common["socket_connect_timeout"],
