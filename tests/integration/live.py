@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from nxs_tasks.clock import wait_until
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
@@ -66,6 +68,14 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait(PATIENCE_S)
+
+    def kill_with_children(self) -> None:
+        """Also those in groups of their own, which a supervisor has started."""
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        self.kill()
 
 
 class Live:
@@ -144,7 +154,7 @@ class Live:
 
     def end(self) -> None:
         for process in self._processes:
-            process.kill()
+            process.kill_with_children()
 
 
 @contextmanager
