@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
+from nxs_tasks.cli.interrupts import end_on_signals
 from nxs_tasks.cli.output import console
 from nxs_tasks.cli.processes import (
     Spec,
     Supervisor,
     beat_spec,
     control_spec,
-    end_on_signals,
     keep_running,
     worker_specs,
 )

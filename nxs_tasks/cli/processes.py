@@ -14,19 +14,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 
+from nxs_tasks.cli.interrupts import held_back, ignore_signals
 from nxs_tasks.clock import SYSTEM, Clock, repeat, wait_until
 from nxs_tasks.errors import NxsError
 
-#: What ends a supervisor and all its children.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Restart delays of a child that keeps dying, s; a child that ran longer starts over.
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 RAN_WELL_S = 60.0
+#: From SIGKILL until the last process of a group is gone.
+GROUP_END_S = 5.0
 TAIL_LINES = 12
 
 
@@ -77,7 +77,7 @@ class Child:
 
     def start(self) -> None:
         """Start it. Its output is appended to its log, or goes where ours goes."""
-        with self.log_path.open("ab") if self.log_path else nullcontext() as log:
+        with held_back(), self.log_path.open("ab") if self.log_path else nullcontext() as log:
             self._process = subprocess.Popen(
                 self.spec.argv,
                 stdin=subprocess.DEVNULL,
@@ -131,6 +131,17 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        # A child of its pool may take a moment longer.
+        wait_until(self._group_has_ended, GROUP_END_S, poll_s=0.01)
+
+    def _group_has_ended(self) -> bool:
+        if self._process is None:
+            return True
+        try:
+            os.killpg(self._process.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return True
+        return False
 
 
 class Supervisor:
@@ -193,8 +204,7 @@ class Supervisor:
             self.stop()
         except KeyboardInterrupt:
             # Whoever is in such a hurry may press once more: nothing may stop us now.
-            for number in ENDING:
-                signal.signal(number, signal.SIG_IGN)
+            ignore_signals()
             for child in children:
                 child.kill()
             raise
@@ -213,16 +223,6 @@ def keep_running(supervisor: Supervisor, out: Console) -> NoReturn:
             out.print(told, soft_wrap=True)
 
     repeat(tick, every_s=0.5)
-
-
-def end_on_signals() -> None:
-    """Treat SIGTERM, a closed terminal and Ctrl-\\ like Ctrl-C, so that all end everything."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    for number in ENDING:
-        signal.signal(number, interrupt)
 
 
 def worker_specs(

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from nxs_tasks.cli.interrupts import end_on_signals
 from nxs_tasks.cli.output import console
 from nxs_tasks.cli.processes import (
     Spec,
@@ -30,7 +31,6 @@ from nxs_tasks.cli.processes import (
     beat_spec,
     celery,
     control_spec,
-    end_on_signals,
     keep_running,
     worker_specs,
 )
