@@ -65,7 +65,7 @@ class Fleet:
 
     def snapshot(self) -> Snapshot:
         """The fleet now. Raises `BrokerError`."""
-        return self.submitter.snapshot()
+        return self.runtime.store().snapshot()
 
     def explain(self, task: str) -> Explanation:
         """Where a task of that name would be placed now, and why not elsewhere."""

@@ -25,7 +25,6 @@ from kombu import Exchange, Queue
 
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Explanation, Placement
-from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.placement import Placer, explain
 from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.events import Events
@@ -210,10 +209,6 @@ class Submitter:
             Events(self._runtime.store()).add_placements(samples)
         except NxsError as error:
             log.warning("%d sampled placements are not kept: %s", len(samples), error)
-
-    def snapshot(self) -> Snapshot:
-        """A fresh snapshot."""
-        return self._runtime.store().snapshot()
 
 
 def placement_fields(placement: Placement, explanation: Explanation, now: float) -> dict[str, str]:

@@ -25,6 +25,8 @@ from nxs_tasks.errors import NxsError
 #: Restart delays of a child that keeps dying, s; a child that ran longer starts over.
 BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 RAN_WELL_S = 60.0
+#: Between two looks at the children.
+WATCH_S = 0.5
 #: From SIGKILL until the last process of a group is gone.
 GROUP_END_S = 5.0
 TAIL_LINES = 12
@@ -123,6 +125,11 @@ class Child:
         if self._process is not None and self.alive:
             self._process.send_signal(number)
 
+    def end(self) -> None:
+        """Wait for its end as long as its grace allows, and kill what is left."""
+        wait_until(lambda: not self.alive, self.spec.grace_s)
+        self.kill()
+
     def kill(self) -> None:
         """Kill what is left of its process group, and reap it."""
         if self._process is None:
@@ -159,13 +166,12 @@ class Supervisor:
         """All children, in the order of their start."""
         return [child for group in self._groups for child in group]
 
-    def start(self, *specs: Spec) -> list[Child]:
+    def start(self, *specs: Spec) -> None:
         """Start a group of children."""
         group = [Child(spec, self._log_dir, self._env, self._clock) for spec in specs]
         self._groups.append(group)
         for child in group:
             child.start()
-        return group
 
     def require_alive(self) -> None:
         """Raises `ChildFailed` if a child has ended."""
@@ -180,18 +186,14 @@ class Supervisor:
         """Restart what died; returns what to tell."""
         return [told for child in self.children if (told := child.restart_if_due())]
 
-    def stop(self) -> list[str]:
-        """End all, last group first: SIGTERM, a grace, SIGKILL. Returns who had to be killed."""
-        killed: list[str] = []
+    def stop(self) -> None:
+        """End all, last group first: SIGTERM, a grace, SIGKILL."""
         for group in reversed(self._groups):
             for child in group:
                 child.signal(signal.SIGTERM)
             for child in group:
-                if not wait_until(lambda c=child: not c.alive, child.spec.grace_s):  # type: ignore[misc]
-                    killed.append(child.spec.name)
-                child.kill()
+                child.end()
         self._groups.clear()
-        return killed
 
     def __enter__(self) -> Supervisor:
         """Nothing is started yet."""
@@ -215,14 +217,16 @@ def celery(app: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "celery", "-A", app, *arguments)
 
 
+def restart_and_tell(supervisor: Supervisor, out: Console) -> None:
+    """Restart what has died, and say so."""
+    for told in supervisor.restart_dead():
+        out.print(told, soft_wrap=True)
+
+
 def keep_running(supervisor: Supervisor, out: Console) -> NoReturn:
     """Restart what dies, and say so, until Ctrl-C."""
 
-    def tick() -> None:
-        for told in supervisor.restart_dead():
-            out.print(told, soft_wrap=True)
-
-    repeat(tick, every_s=0.5)
+    repeat(lambda: restart_and_tell(supervisor, out), WATCH_S)
 
 
 def worker_specs(

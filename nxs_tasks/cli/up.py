@@ -26,12 +26,14 @@ from rich.console import Console
 from nxs_tasks.cli.interrupts import end_on_signals
 from nxs_tasks.cli.output import console
 from nxs_tasks.cli.processes import (
+    WATCH_S,
     Spec,
     Supervisor,
     beat_spec,
     celery,
     control_spec,
     keep_running,
+    restart_and_tell,
     worker_specs,
 )
 from nxs_tasks.cli.server import free_port, server_spec
@@ -162,9 +164,8 @@ def _do_work(
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.5):
-            for told in supervisor.restart_dead():
-                out.print(told, soft_wrap=True)
+        while not over.wait(WATCH_S):
+            restart_and_tell(supervisor, out)
 
     watcher = threading.Thread(target=watch, name="nxs-watch", daemon=True)
     watcher.start()

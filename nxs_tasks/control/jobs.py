@@ -15,11 +15,11 @@ from nxs_tasks.control.effects import apply_all
 from nxs_tasks.errors import RecordRefused
 from nxs_tasks.history import History
 from nxs_tasks.model.decision import Nothing, Outcome
-from nxs_tasks.model.record import TickRecord
+from nxs_tasks.model.record import Record, TickRecord
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.settings import Settings
-from nxs_tasks.store.events import Events, Record
+from nxs_tasks.store.events import Events
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from sqlmodel import Session, col, delete, select
 
 from nxs_tasks.history.address import Address
 from nxs_tasks.history.engine import plain_errors, writing
-from nxs_tasks.history.rows import ROWS, R, Record, to_record, to_values
+from nxs_tasks.history.rows import ROWS, R, to_record, to_values
 from nxs_tasks.history.tables import PlacementRow, Row, TickRow, TransitionRow
-from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
+from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
 
 _DAY_S = 86_400
 

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from nxs_tasks.errors import HistoryError, RecordRefused
 from nxs_tasks.history.tables import PlacementRow, Row, TickRow, TransitionRow
-from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
+from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
 
-Record = TransitionRecord | PlacementRecord | TickRecord
 R = TypeVar("R", TransitionRecord, PlacementRecord, TickRecord)
 
 ROWS: dict[type[Record], type[Row]] = {

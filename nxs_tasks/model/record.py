@@ -46,3 +46,7 @@ class TickRecord:
     lateness_s: float  # start minus the time it was due
     took_s: float
     node: str  # who ran it
+
+
+#: Whatever the history keeps.
+Record = TransitionRecord | PlacementRecord | TickRecord

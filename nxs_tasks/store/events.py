@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
+from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.store import MALFORMED, STREAM_LENGTH, FleetStore
 
 log = logging.getLogger(__name__)
 
-Record = TransitionRecord | PlacementRecord | TickRecord
 Fields = dict[str, str]
 T = TypeVar("T")
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nxs_tasks.history import History
-from nxs_tasks.history.rows import Record
-from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
+from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = 1_700_000_000.0

@@ -16,9 +16,8 @@ from sqlalchemy.engine import Engine
 from nxs_tasks.clock import FakeClock
 from nxs_tasks.errors import HistoryError
 from nxs_tasks.history import History, open_history
-from nxs_tasks.history.rows import Record
 from nxs_tasks.history.tables import METADATA
-from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
+from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
 from tests.integration.history_records import DAY, NOW, everything, ids, placement, tick, transition
 
 if TYPE_CHECKING:
