@@ -84,6 +84,17 @@ class Settings:
     gone_kept: float = knob(3600.0, "s", "how long a GONE instance stays in the status table")
     outcome_days: int = knob(7, "days", "window of historical reliability")
 
+    zombie_after: float = knob(
+        30.0, "s", "silence with connections left: a ZOMBIE, what waits for it goes to others"
+    )
+    evict_after: float = knob(
+        60.0, "s", "silence of a ZOMBIE after which it is GONE and what it runs goes to others"
+    )
+    lost_holders: int = knob(3, "times", "a task whose holder died so often is put into quarantine")
+    submit_deadline: float = knob(
+        2.0, "s", "a submission answers within this, whatever the broker does"
+    )
+
     lifecycle_period: float = knob(5.0, "s", "how often the state machine is evaluated")
     record_period: float = knob(5.0, "s", "how often events move from the broker into history")
     prune_period: float = knob(3600.0, "s", "how often old history is deleted")

@@ -120,6 +120,41 @@ class Keys:
         """Lock of kombu's own sweep (`unacked_mutex_key`)."""
         return self._key("inflight-mutex", instance_id, str(epoch))
 
+    def holders(self) -> str:
+        """Set: `<instance id>:<epoch>` of every process that may hold messages."""
+        return self._key("holders")
+
+    def shelf(self, name: str) -> str:
+        """Hash: entry id to a message that is out of every queue, with the list it belongs to.
+
+        Shelves: `delayed` (until its time), `parked` (until somebody may run it), `quarantine`.
+        """
+        return self._key("shelf", name)
+
+    def shelf_index(self, name: str) -> str:
+        """Sorted set: entry id by time, s: when it is due, or when it was put there."""
+        return self._key("shelf-index", name)
+
+    def producer(self, producer_id: str) -> str:
+        """String with TTL: sequence number of the last write that was accepted of a producer."""
+        return self._key("producer", producer_id)
+
+    def unique(self, unique_key: str) -> str:
+        """String: id of the task that has a `unique_key` now."""
+        return self._key("unique", unique_key)
+
+    def cancelled(self) -> str:
+        """Sorted set: id of a cancelled task by the time when that may be forgotten, s."""
+        return self._key("cancelled")
+
+    def paused_queues(self) -> str:
+        """Set: names of queues from which nothing is taken."""
+        return self._key("paused", "queues")
+
+    def paused_tasks(self) -> str:
+        """Set: names of tasks that are not started."""
+        return self._key("paused", "tasks")
+
     def client_name(self, instance_id: str, epoch: int) -> str:
         """Name of every connection of a process, as CLIENT LIST shows it."""
         return f"nxs:{self.fleet}:{instance_id}:{epoch}"

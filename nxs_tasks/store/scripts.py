@@ -7,22 +7,15 @@ from typing import Any
 
 from nxs_tasks.store.connect import Client
 
-NAMES = (
-    "forget",
-    "heartbeat",
-    "join",
-    "lease",
-    "move",
-    "note",
-    "observe",
-    "resign",
-    "snapshot",
-    "tidy",
-    "transition",
-)
+FOLDER = files("nxs_tasks.store") / "lua"
+
+
+def text(name: str) -> str:
+    """One script, as it stands in its file."""
+    return (FOLDER / f"{name}.lua").read_text()
 
 
 def load(client: Client) -> dict[str, Any]:
     """Every script by the name of its file."""
-    folder = files("nxs_tasks.store") / "lua"
-    return {name: client.register_script((folder / f"{name}.lua").read_text()) for name in NAMES}
+    names = [entry.name.removesuffix(".lua") for entry in FOLDER.iterdir()]
+    return {name: client.register_script(text(name)) for name in names}
