@@ -40,6 +40,11 @@ NEEDS = (
         "what does not run stays in Redis, where it can be placed and moved",
         "I1 and late binding: a prefetched task is out of everybody's reach",
     ),
+    Need(
+        "task_reject_on_worker_lost",
+        True,
+        "a task whose pool process was killed is given back, and counted",
+    ),
     Need("worker_prefetch_multiplier", 1, "one message for each slot"),
     Need("beat_scheduler", BEAT_SCHEDULER, "several beats may run, one leads"),
 )
@@ -48,6 +53,7 @@ NEEDS = (
 TRANSPORT = {"queue_order_strategy": "nxs_tasks.worker.order:OwnFirst"}
 #: Transport options that a worker sets for itself when it starts.
 WORKER_TRANSPORT = (
+    "nxs_tenure",
     "client_name",
     "unacked_key",
     "unacked_index_key",

@@ -23,6 +23,7 @@ from nxs_tasks.runtime import ATTRIBUTE, Runtime
 from nxs_tasks.settings import Settings, load
 from nxs_tasks.store.connect import check_scheme
 from nxs_tasks.submit import Submitter
+from nxs_tasks.transport.redis import Connection
 from nxs_tasks.worker.step import InstanceStep
 
 
@@ -77,6 +78,7 @@ class Fleet:
         check(conf)
         schedule = beat_schedule(self.settings)
         self.runtime.changes = tuple(apply(conf, self.submitter.route, schedule))
+        self.app.amqp.Connection = Connection
         return {}  # no defaults beside
 
     def _configure_again(self, **_: Any) -> None:

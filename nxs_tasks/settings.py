@@ -122,6 +122,14 @@ class Settings:
             value = getattr(self, f.name)
             if f.metadata["unit"] in _POSITIVE_UNITS:
                 _require(value > 0, f.name, value, "must be above 0")
+        _require(
+            self.evict_after > self.zombie_after >= self.silent_after,
+            "evict_after",
+            self.evict_after,
+            f"must be above zombie_after ({self.zombie_after} s), and that not below "
+            f"silent_after ({self.silent_after} s)",
+        )
+        _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for name in ("gone_after", "silent_after"):
             _require(
                 getattr(self, name) > self.heartbeat_period,

@@ -9,9 +9,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nxs_tasks.errors import Stale
-from nxs_tasks.model.decision import Decision, Forget, Nothing, Outcome, Release, Transition
+from nxs_tasks.model.decision import (
+    Decision,
+    Forget,
+    Nothing,
+    Outcome,
+    Release,
+    Rescue,
+    Transition,
+)
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
+from nxs_tasks.store.homes import homes
+from nxs_tasks.store.inflight import Inflight
 
 DAY_S = 86_400
 
@@ -29,6 +39,19 @@ def _forget(decision: Forget, store: FleetStore, settings: Settings) -> str:
     return "record removed"
 
 
+def _rescue(decision: Rescue, store: FleetStore, settings: Settings) -> str:
+    back = Inflight(store).give_back(
+        decision.instance,
+        decision.epoch,
+        homes(store),
+        lost_at=store.now(),
+        lost_holders=settings.lost_holders,
+        dead=True,
+    )
+    aside = f", {back.to_quarantine} put into quarantine" if back.to_quarantine else ""
+    return f"{back.to_queues} task(s) given back{aside}"
+
+
 def _nothing(decision: Nothing, store: FleetStore, settings: Settings) -> str:
     store.note(decision)
     return "noted"
@@ -38,6 +61,7 @@ EFFECTS: dict[type[Any], Callable[[Any, FleetStore, Settings], str]] = {
     Transition: _transition,
     Release: _release,
     Forget: _forget,
+    Rescue: _rescue,
     Nothing: _nothing,
 }
 

@@ -17,6 +17,7 @@ from nxs_tasks.history import History
 from nxs_tasks.model.decision import Nothing, Outcome
 from nxs_tasks.model.record import Record, TickRecord
 from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.policy.fleet.rescue import rescue
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.settings import Settings
 from nxs_tasks.store.events import Events
@@ -28,7 +29,7 @@ LONGEST_PAUSE = 3
 
 
 def lifecycle(runtime: Runtime) -> list[Outcome]:
-    """Evaluate the state machine of every instance, and act on it."""
+    """Evaluate the state machine of every instance, and act on it; rescue what the dead hold."""
     store = runtime.store()
     observed_since = store.observe(LONGEST_PAUSE * runtime.settings.lifecycle_period)
     snapshot = replace(store.snapshot(full=True), observed_since=observed_since)
@@ -40,6 +41,8 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
         store,
         runtime.settings,
     )
+    # With a new look: who is GONE since this moment is rescued in this moment.
+    outcomes += apply_all(rescue(store.snapshot(full=True)), store, runtime.settings)
     for outcome in outcomes:
         if not isinstance(outcome.decision, Nothing):
             log.info("%s → %s", outcome.decision, outcome.detail)

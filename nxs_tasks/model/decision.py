@@ -62,7 +62,18 @@ class Nothing:
     evidence: Evidence = field(default_factory=dict)
 
 
-Decision = Transition | Release | Forget | Nothing
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescue:
+    """Give what a process holds that is gone to others; refused if it is part of the fleet."""
+
+    instance: str
+    epoch: int
+    held: int
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+Decision = Transition | Release | Forget | Nothing | Rescue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

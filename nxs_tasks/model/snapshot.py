@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nxs_tasks.model.holder import Holder
 from nxs_tasks.model.instance import Instance
 
 
@@ -16,6 +17,7 @@ class Snapshot:
     shared_queue: str
     shared_depth: int | None = None
     server_started_at: float | None = None
+    holders: tuple[Holder, ...] = ()  # who may hold messages; only in a full snapshot
     observed_since: float | None = None  # the lifecycle has been evaluated since, without a break
 
     def get(self, instance_id: str) -> Instance | None:

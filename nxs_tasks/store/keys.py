@@ -7,6 +7,7 @@ slot. kombu's keys keep kombu's layout: a queue is a list, one more per priority
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,11 @@ class Wire:
             sep=str(options.get("sep") or SEPARATOR),
             steps=tuple(options.get("priority_steps") or PRIORITY_STEPS),
         )
+
+    def list_of(self, queue: str, priority: int) -> str:
+        """The list of a queue that kombu puts a message of that priority into."""
+        place = max(0, bisect(self.steps, priority) - 1)
+        return self.queue_keys(queue)[place]
 
     def queue_keys(self, queue: str) -> list[str]:
         """The lists of one queue, most urgent first."""
@@ -127,7 +133,7 @@ class Keys:
     def shelf(self, name: str) -> str:
         """Hash: entry id to a message that is out of every queue, with the list it belongs to.
 
-        Shelves: `delayed` (until its time), `parked` (until somebody may run it), `quarantine`.
+        Which shelves there are, and for what: `model/shelf.py`.
         """
         return self._key("shelf", name)
 

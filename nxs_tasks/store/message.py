@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,16 @@ from nxs_tasks.errors import MessageError
 
 #: The header in which a submitter that uses NXS says where it placed a task, and why.
 PLACED_HEADER = "nxs"
+#: The header that counts the processes which held a task and died: [{"instance", "epoch", "at"}].
+LOST_HEADER = "nxs_lost"
+#: The header with the `unique_key` of a task: while it is not done, there is no second of that key.
+UNIQUE_HEADER = "nxs_unique"
+
+
+#: kombu's highest priority.
+MAX_PRIORITY = 9
+#: In an entry of an in-flight hash, between the message and the queue.
+_AFTER_MESSAGE = ', "", '
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,11 @@ class Envelope:
     task: str
     placed: dict[str, Any] | None  # {"to", "score", "why", "at"}
     redelivered: bool
+    lost: tuple[Mapping[str, Any], ...] = ()  # who held it and died: {"instance", "epoch", "at"}
+    group: str = ""
+    unique_key: str = ""
+    eta: str = ""  # ISO time; "" = at once
+    priority: int = 0
 
 
 def _refused(raw: str) -> MessageError:
@@ -54,7 +70,26 @@ def read(raw: str) -> Envelope:
         task=str(headers.get("task") or ""),
         placed=placed if isinstance(placed, dict) else None,
         redelivered=bool(headers.get("redelivered")),
+        lost=tuple(_losses(headers)),
+        group=str(headers.get("group") or ""),
+        unique_key=str(headers.get(UNIQUE_HEADER) or ""),
+        eta=str(headers.get("eta") or ""),
+        priority=_priority(properties),
     )
+
+
+def _priority(properties: dict[str, Any]) -> int:
+    # As kombu reads it.
+    try:
+        return min(max(int(properties.get("priority") or 0), 0), MAX_PRIORITY)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _losses(headers: dict[str, Any]) -> list[dict[str, Any]]:
+    # Written by us, but anybody may write to a queue.
+    found = headers.get(LOST_HEADER)
+    return [loss for loss in found if isinstance(loss, dict)] if isinstance(found, list) else []
 
 
 def read_held(raw: str) -> Envelope:
@@ -81,8 +116,56 @@ def reroute(raw: str, queue: str) -> str:
     Raises `MessageError` for what is not a message; such a thing is best moved as it is.
     """
     message = _decode(raw)
-    info = message["properties"].get("delivery_info")
-    if not isinstance(info, dict):
-        info = message["properties"]["delivery_info"] = {}
-    info.update(exchange="", routing_key=queue)
+    _delivery_info(message).update(exchange="", routing_key=queue)
     return json.dumps(message)
+
+
+def returned(raw: str, queue: str, loss: Mapping[str, Any] | None = None) -> str:
+    """The same message, addressed to `queue` and marked as delivered before.
+
+    `loss` is added to the list of those who held it and died. Raises `MessageError`.
+    """
+    message = _decode(raw)
+    _delivery_info(message).update(exchange="", routing_key=queue, redelivered=True)
+    message["headers"]["redelivered"] = True
+    if loss is not None:
+        message["headers"][LOST_HEADER] = [*_losses(message["headers"]), loss]
+    return json.dumps(message)
+
+
+def without_losses(raw: str) -> str:
+    """The same message with a count of 0: somebody has looked at it and gives it another try.
+
+    Raises `MessageError`.
+    """
+    message = _decode(raw)
+    message["headers"].pop(LOST_HEADER, None)
+    return json.dumps(message)
+
+
+def _delivery_info(message: dict[str, Any]) -> dict[str, Any]:
+    info = message["properties"].get("delivery_info")
+    if isinstance(info, dict):
+        return info
+    made: dict[str, Any] = {}
+    message["properties"]["delivery_info"] = made
+    return made
+
+
+def unwrap(entry: str) -> tuple[str, str]:
+    """Message and queue of an entry of an in-flight hash, the message as it was in the queue.
+
+    Raises `MessageError` for what neither NXS nor kombu has written.
+    """
+    # As the claim script writes it: the message must come back as it was, even if it is none.
+    head, _, queue = entry.rpartition(_AFTER_MESSAGE)
+    if head.startswith("[") and queue.endswith("]"):
+        try:
+            return head[1:], str(json.loads(queue[:-1]))
+        except ValueError:
+            raise _refused(entry) from None
+    try:
+        message, _, routing_key = json.loads(entry)
+    except (ValueError, TypeError, RecursionError):
+        raise _refused(entry) from None
+    return json.dumps(message), str(routing_key)

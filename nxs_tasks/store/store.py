@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from nxs_tasks.errors import BrokerError, BrokerUnreachable, MessageError, NameTaken, Stale
 from nxs_tasks.model.decision import Forget, Nothing, Release, Transition
+from nxs_tasks.model.holder import Holder
 from nxs_tasks.model.instance import Instance, Load, Profile
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
@@ -101,7 +102,7 @@ class FleetStore:
     ) -> int:
         """Take a name, and return the epoch. Raises `NameTaken` if `seen_epoch` is old.
 
-        `keep_epoch` is for a process that has an epoch already and whose record was lost.
+        `keep_epoch` is the epoch to take, at least, for a process that was in the fleet before.
         """
         text = json.dumps(profile.as_dict(), separators=(",", ":"))
         keys = self.keys
@@ -114,6 +115,7 @@ class FleetStore:
                 keys.profiles(),
                 keys.transitions(),
                 keys.outcomes(instance_id),
+                keys.holders(),
             ],
             [instance_id, seen_epoch, identity, _digest(text), text, STREAM_LENGTH, keep_epoch],
         )
@@ -157,7 +159,8 @@ class FleetStore:
         """The fleet at one moment.
 
         `full` adds what the lifecycle needs and placement does not: the connections of every
-        process as the broker sees them, and since when the server runs (two more calls).
+        process as the broker sees them, since when the server runs, and who may hold messages
+        (three more calls).
         """
         keys, wire = self.keys, self.wire
         suffixes = [key.removeprefix(wire.prefix) for key in wire.queue_keys("")]
@@ -183,7 +186,15 @@ class FleetStore:
             shared_queue=self.shared_queue,
             shared_depth=int(shared),
             server_started_at=self._started_at(float(taken)) if full else None,
+            holders=self.holders() if full else (),
         )
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Every process that may hold messages, and how many it holds."""
+        base = self.wire.prefix + self.keys.inflight_base()
+        found = self.call("holders", [self.keys.holders()], [base])
+        split = sorted(text.rsplit(":", 2) for text in found)
+        return tuple(Holder(instance=i, epoch=int(e), held=int(held)) for i, e, held in split)
 
     def observe(self, longest_pause_s: float) -> float:
         """Note a look at the fleet; returns since when it is looked at without a break, s."""

@@ -26,7 +26,7 @@ def parse(text: object) -> Token | None:
     """The token in a delivery tag, or None where a stock worker or consumer has taken it."""
     if not isinstance(text, str):
         return None
-    instance, epoch, number = ("", *text.rsplit("|", 2))[-3:]
-    if not (instance and epoch.isdecimal() and number.isdecimal()):
+    parts = text.rsplit("|", 2)
+    if len(parts) < len(Token.__dataclass_fields__) or not all(p.isdecimal() for p in parts[1:]):
         return None
-    return Token(instance, int(epoch), int(number))
+    return Token(parts[0], int(parts[1]), int(parts[2]))

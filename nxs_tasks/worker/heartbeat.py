@@ -1,8 +1,12 @@
 """The heartbeat of one instance: a thread of its own with a connection of its own.
 
 A thread, because a synchronous client on the event loop would freeze the worker for as long as a
-frozen broker does. When the broker is away it goes on trying; when it is back it resumes. When
-the broker has lost the record (a restart without persistence), it announces itself again.
+frozen broker does. When the broker is away it goes on trying; when it is back it resumes.
+
+It is also how a process learns that the fleet has given it up. Taken for a ZOMBIE, it still holds
+what it holds, and announces itself again. Declared GONE, or without a record (a restart of the
+broker without persistence), it holds nothing any more: it joins with a new epoch. If another
+process has its name, it takes no work any more and ends.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nxs_tasks.clock import Clock
-from nxs_tasks.errors import NxsError, Stale
+from nxs_tasks.errors import NameTaken, NxsError, Stale
 from nxs_tasks.model.decision import Transition
 from nxs_tasks.model.instance import Load, Profile
 from nxs_tasks.model.state import ENDED, Event, State
@@ -22,6 +26,7 @@ from nxs_tasks.probes.host import read_host
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.queues import Queues
+from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.consumption import Consumption
 from nxs_tasks.worker.tally import Tally
 
@@ -33,10 +38,8 @@ SMOOTHING = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who this process is."""
+    """Who this process is; under which name and epoch says its tenure."""
 
-    instance: str
-    epoch: int
     process: str  # host/pid
     profile: Profile
 
@@ -48,15 +51,24 @@ class Heartbeat(threading.Thread):
         self,
         store: FleetStore,
         identity: Identity,
+        tenure: Tenure,
         tally: Tally,
         settings: Settings,
         clock: Clock,
         look: Callable[[float], Consumption],
+        upkeep: Callable[[], object] = lambda: None,
+        on_new_epoch: Callable[[int], None] = lambda epoch: None,
+        on_replaced: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="nxs-heartbeat", daemon=True)
         self._store = store
         self._queues = Queues(store)
         self._identity = identity
+        self._tenure = tenure
+        self._upkeep = upkeep
+        self._on_new_epoch = on_new_epoch
+        self._on_replaced = on_replaced
+        tenure.on_displaced = self._wake
         self._tally = tally
         self._settings = settings
         self._clock = clock
@@ -79,6 +91,9 @@ class Heartbeat(threading.Thread):
                 # Whatever it is: a worker without a heartbeat would be given up while it works.
                 log.exception("a heartbeat failed and is tried again")
             self._woken.wait(self._period())
+
+    def _wake(self) -> None:
+        self._woken.set()
 
     def leave(self, reason: str) -> None:
         """Announce a graceful shutdown. Safe in a signal handler: the thread does the work."""
@@ -117,8 +132,8 @@ class Heartbeat(threading.Thread):
         """Look, and write what was seen. Raises `BrokerError`, `Stale`."""
         load = self.observe()
         self._state, _ = self._store.heartbeat(
-            self._identity.instance,
-            self._identity.epoch,
+            self._tenure.instance,
+            self._tenure.epoch,
             load,
             longest_gap_s=self._settings.longest_gap,
             succeeded=self._tally.succeeded,
@@ -128,8 +143,12 @@ class Heartbeat(threading.Thread):
         )
         if self._leaving:
             self._announce_leaving()
+        elif self._state is State.ZOMBIE and not last:
+            self._join(self._tenure.epoch, "taken for a ZOMBIE, but alive")
         elif self._state in ENDED and not last:
-            self._announce_again(f"declared {self._state}, but alive")
+            self._join(self._tenure.epoch + 1, f"declared {self._state}, but alive")
+        self._tenure.settle_all()
+        self._upkeep()
 
     def _announce_leaving(self) -> None:
         if (self._state, Event.SHUTDOWN) not in TRANSITIONS:
@@ -138,8 +157,8 @@ class Heartbeat(threading.Thread):
         target = next_state(self._state, Event.SHUTDOWN)
         self._store.transition(
             Transition(
-                instance=self._identity.instance,
-                epoch=self._identity.epoch,
+                instance=self._tenure.instance,
+                epoch=self._tenure.epoch,
                 source=self._state,
                 target=target,
                 event=Event.SHUTDOWN,
@@ -159,7 +178,7 @@ class Heartbeat(threading.Thread):
         trip_ms = (self._clock.monotonic() - before) * 1000
         known = self._latency_ms
         self._latency_ms = trip_ms if known is None else known + SMOOTHING * (trip_ms - known)
-        own = self._store.keys.own_queue(self._identity.instance)
+        own = self._store.keys.own_queue(self._tenure.instance)
         return Load(
             slots=seen.slots,
             running=seen.running,
@@ -183,23 +202,28 @@ class Heartbeat(threading.Thread):
         if last:
             return
         try:
-            if self._store.epoch(self._identity.instance) <= self._identity.epoch:
-                self._announce_again("its record was lost")
+            if self._store.epoch(self._tenure.instance) <= self._tenure.epoch:
+                self._join(self._tenure.epoch + 1, "its record was lost")
                 return
+        except NameTaken as taken:
+            error = Stale(str(taken))
         except NxsError as failure:
-            error = Stale(f"{error}; {failure}")
-        if not self._failing:
-            log.error("heartbeats stop, another process has taken the name: %s", error)
-        self._failing = True
+            log.warning("heartbeats pause: %s", failure)
+            return
+        log.error("another process has taken the name, so this one ends: %s", error)
+        self._on_replaced()
 
-    def _announce_again(self, why: str) -> None:
-        me = self._identity
-        log.warning("%s announces itself again: %s", me.instance, why)
-        self._store.join(
-            me.instance,
-            me.process,
-            me.profile,
-            seen_epoch=self._store.epoch(me.instance),
-            keep_epoch=me.epoch,
+    def _join(self, epoch: int, why: str) -> None:
+        name = self._tenure.instance
+        log.warning("%s announces itself again: %s", name, why)
+        joined = self._store.join(
+            name,
+            self._identity.process,
+            self._identity.profile,
+            seen_epoch=self._store.epoch(name),
+            keep_epoch=epoch,
         )
         self._state = State.JOINING
+        if joined != self._tenure.epoch:
+            self._tenure.epoch = joined
+            self._on_new_epoch(joined)

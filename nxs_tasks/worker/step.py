@@ -1,11 +1,12 @@
 """The bootstep: what NXS adds to a `celery worker`, in the order in which it happens.
 
-1. Before anything connects: wait for the broker, take the node name, and set up the transport so
-   that every message that this process holds lies under a key of its own, and every connection
-   carries its name.
+1. Before anything connects: wait for the broker, take the node name, give back what the process
+   before held, and set up the transport so that every message that this process holds lies under a
+   key of its own, and every connection carries its name.
 2. Consume the own queue first, then what the worker was started for.
 3. When the pool has started: begin the heartbeat.
-4. On a shutdown signal: announce LEAVING; give the waiting tasks back; say when it is over.
+4. On a shutdown signal: announce LEAVING; give back what waits, and in the end what is still held;
+   say when it is over.
 
 A control worker (`-Q nxs.control`, for a fleet with a name of its own
 `-Q nxs.control.NAME`) is no instance: it takes no name and no work of users.
@@ -31,9 +32,15 @@ from nxs_tasks.model.instance import Profile
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import Runtime, runtime_of
+from nxs_tasks.store.homes import homes
+from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.consumption import read_consumption
+from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_displaced
+from nxs_tasks.worker.endings import EndingMixin
+from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.naming import take_name
+from nxs_tasks.worker.strays import Strays, known_tokens
 from nxs_tasks.worker.tally import Tally, count_tasks
 
 log = logging.getLogger(__name__)
@@ -46,6 +53,14 @@ CONTROL_QUEUES = "nxs.control"
 #: Between two tries to reach a broker that is not up yet, and how long in all.
 RETRY_S = 2.0
 RETRY_IN_ALL_S = 24 * 3600.0
+
+
+class NoIntents:
+    def is_cancelled(self, task_id: str) -> bool:
+        return False
+
+    def is_paused(self, task: str) -> bool:
+        return False
 
 
 class WorkerRefused(click.ClickException):
@@ -62,6 +77,7 @@ class InstanceStep(bootsteps.StartStopStep):
         self._runtime = runtime_of(worker.app)
         self._heartbeat: Heartbeat | None = None
         self._identity: Identity | None = None
+        self._tenure: Tenure | None = None
         queues = list(worker.app.amqp.queues.consume_from)
         conf = worker.app.conf
         try:
@@ -108,42 +124,59 @@ class InstanceStep(bootsteps.StartStopStep):
         process = runtime.identity()
         store = runtime.store()
         epoch = take_name(store, worker.hostname, process, profile, runtime.settings)
-        self._identity = Identity(
-            instance=worker.hostname, epoch=epoch, process=process, profile=profile
-        )
-        keys = store.keys
-        set_transport_options(
-            app,
-            client_name=keys.client_name(worker.hostname, epoch),
-            unacked_key=keys.inflight(worker.hostname, epoch),
-            unacked_index_key=keys.inflight_index(worker.hostname, epoch),
-            unacked_mutex_key=keys.inflight_mutex(worker.hostname, epoch),
-            visibility_timeout=NEVER_S,
-        )
-        own = keys.own_queue(worker.hostname)
+        self._identity = Identity(process=process, profile=profile)
+        settings = runtime.settings
+        tenure = Tenure(store, worker.hostname, epoch, lost_holders=settings.lost_holders)
+        tenure.gate = Gate(app, tenure, NoIntents())
+        self._tenure = tenure
+        rescue_predecessors(tenure)
+        self._name_connections(app, tenure)
+        own = store.keys.own_queue(worker.hostname)
         app.amqp.queues[own] = Queue(own, Exchange(""), routing_key=own, no_declare=True)
         app.amqp.queues.select([own, *queues])
         self._needed = [own, *(q for q in queues if q == runtime.shared_queue)]
         self._tally = Tally()
-        count_tasks(app, self._tally)
+        count_tasks(app, self._tally, EndingMixin, tenure=tenure)
+
+    def _name_connections(self, app: Any, tenure: Tenure) -> None:
+        keys, name, epoch = tenure.store.keys, tenure.instance, tenure.epoch
+        set_transport_options(
+            app,
+            nxs_tenure=tenure,
+            client_name=keys.client_name(name, epoch),
+            unacked_key=keys.inflight(name, epoch),
+            unacked_index_key=keys.inflight_index(name, epoch),
+            unacked_mutex_key=keys.inflight_mutex(name, epoch),
+            visibility_timeout=NEVER_S,
+        )
 
     def start(self, worker: Any) -> None:
         """Begin the heartbeat. The pool has forked by now: a fork does not copy threads."""
-        if self._identity is None:
+        tenure = self._tenure
+        if self._identity is None or tenure is None:
             return
+        clock = self._runtime.clock
+        name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)
         self._heartbeat = Heartbeat(
-            self._runtime.new_store(
-                self._runtime.store().keys.client_name(worker.hostname, self._identity.epoch)
-            ),
+            self._runtime.new_store(name),
             self._identity,
+            tenure,
             self._tally,
             self._runtime.settings,
-            self._runtime.clock,
+            clock,
             look=partial(read_consumption, worker, self._needed),
+            upkeep=Strays(tenure, partial(known_tokens, worker), clock).look,
+            on_new_epoch=partial(self._on_new_epoch, worker),
+            on_replaced=end_worker,
         )
         self._heartbeat.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
         signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
+
+    def _on_new_epoch(self, worker: Any, epoch: int) -> None:
+        if self._tenure is not None:
+            self._name_connections(worker.app, self._tenure)
+            stop_displaced(epoch)
 
     def _on_shutting_down(self, sig: Any = None, how: Any = None, **_: Any) -> None:
         if self._heartbeat is not None:
@@ -162,34 +195,48 @@ class InstanceStep(bootsteps.StartStopStep):
 
     def _on_shutdown(self, **_: Any) -> None:
         if self._heartbeat is not None:
+            self._give_up_held()
             self._heartbeat.stop()
-            # kombu has put back what was received and not started.
             self._give_back()
             self._say_drained()
             self._heartbeat = None
 
+    def _give_up_held(self) -> None:
+        """The pool is gone: what is still held was not done, and no heartbeat will find it."""
+        tenure = self._tenure
+        if tenure is None:
+            return
+        tenure.settle_all()
+        try:
+            back = tenure.inflight.give_back(tenure.instance, tenure.epoch, homes(tenure.store))
+        except NxsError as error:
+            log.warning("held tasks are left for the control worker to move: %s", error)
+        else:
+            if back.to_queues:
+                log.info("%d task(s) that were not done given back", back.to_queues)
+
     def _say_drained(self) -> None:
         """LEAVING → GONE at once, if nothing is left: the control worker would see it later."""
-        if self._identity is None:
+        if self._tenure is None:
             return
         store = self._runtime.store()
         try:
             snapshot = store.snapshot()
             for decision in evaluate(snapshot, self._runtime.settings, snapshot.taken_at):
-                mine = decision.instance == self._identity.instance
+                mine = decision.instance == self._tenure.instance
                 if mine and isinstance(decision, Transition) and decision.event is Event.DRAINED:
                     store.transition(decision)
         except NxsError as error:
             log.warning("the control worker will see that this worker is gone: %s", error)
 
     def _give_back(self) -> None:
-        if self._identity is None:
+        if self._tenure is None:
             return
         try:
             moved = self._runtime.store().release(
                 Release(
-                    instance=self._identity.instance,
-                    epoch=self._identity.epoch,
+                    instance=self._tenure.instance,
+                    epoch=self._tenure.epoch,
                     source=State.LEAVING,
                     target=self._runtime.shared_queue,
                     reason="the worker shuts down",

@@ -79,17 +79,21 @@ class CountingMixin:
         self.tally.failed += failed
 
 
-def counting(request_class: Any, tally: Tally) -> Any:
-    """`request_class` (a class or its dotted path) with counting."""
+def counting(request_class: Any, tally: Tally, *mixins: type, **attributes: Any) -> Any:
+    """`request_class` (a class or its dotted path) with counting, and with further mixins."""
     base = symbol_by_name(request_class)
-    return type("CountingRequest", (CountingMixin, base), {"tally": tally})
+    return type("CountingRequest", (CountingMixin, *mixins, base), {"tally": tally, **attributes})
 
 
-def count_tasks(app: Any, tally: Tally) -> None:
-    """Make every registered task of the app be counted in this process."""
+def count_tasks(app: Any, tally: Tally, *mixins: type, **attributes: Any) -> None:
+    """Make every registered task of the app be counted in this process.
+
+    `mixins` with their `attributes` come between the counting and the task's own request class.
+    """
     classes: dict[Any, Any] = {}
     for task in app.tasks.values():
         known = classes.get(task.Request)
         if known is None:
-            known = classes[task.Request] = counting(task.Request, tally)
+            known = counting(task.Request, tally, *mixins, **attributes)
+            classes[task.Request] = known
         task.Request = known

@@ -5,14 +5,20 @@ whose process is really gone leaves from any state, and a name may be taken agai
 not in the table is refused by `next_state`. `docs/states.md` is made from this table.
 
 `evaluate` drives the part of the table that the store's evidence decides today: JOINING → ACTIVE,
-LEAVING → GONE, and GONE on silence with no connection left. Two processes of their own drive the
-rest: a worker announces itself (JOINED, REPLACED) and says that it shuts down (SHUTDOWN). The
-events of DEGRADED, ZOMBIE and FAILED are in the table and nothing raises them yet.
+LEAVING → GONE, GONE on silence with no connection left, and ZOMBIE → GONE on silence with
+connections. The worker's own process drives the rest: it announces itself (JOINED, REPLACED), wakes
+up in time (JOINED from ZOMBIE) and says that it shuts down (SHUTDOWN). The events of DEGRADED and
+FAILED are in the table and nothing raises them yet.
+
+A ZOMBIE still may commit what it runs: as long as nobody has been given its messages, there is one
+execution of each. They are given to others when it is GONE, and from that moment its tokens count
+no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from nxs_tasks.errors import NxsError
@@ -34,6 +40,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.JOINING, Event.CONFIRMED): State.ACTIVE,
         (State.JOINING, Event.JOIN_TIMED_OUT): State.FAILED,
         (State.JOINING, Event.SHUTDOWN): State.LEAVING,
+        (State.JOINING, Event.SILENT_CONNECTED): State.ZOMBIE,
         (State.ACTIVE, Event.UNHEALTHY): State.DEGRADED,
         (State.ACTIVE, Event.SHUTDOWN): State.LEAVING,
         (State.ACTIVE, Event.SILENT_CONNECTED): State.ZOMBIE,
@@ -42,6 +49,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.DEGRADED, Event.SILENT_CONNECTED): State.ZOMBIE,
         (State.LEAVING, Event.DRAINED): State.GONE,
         (State.LEAVING, Event.SILENT_CONNECTED): State.ZOMBIE,
+        (State.ZOMBIE, Event.JOINED): State.JOINING,
         (State.ZOMBIE, Event.TERMINATED): State.GONE,
         **_GONE_FROM_ANY,
         (State.GONE, Event.JOINED): State.JOINING,
@@ -81,7 +89,11 @@ def _decide(
             f"no heartbeat for {evidence['silent_s']:.0f} s and the broker shows no connection "
             "of its process"
         )
-        return [_move(instance, Event.SILENT_CLOSED, reason, evidence)]
+        return _end(instance, Event.SILENT_CLOSED, reason, snapshot, evidence)
+    if instance.state is State.ZOMBIE:
+        return _zombie(instance, snapshot, settings, evidence)
+    if evidence["silent_s"] > settings.zombie_after:
+        return _end(instance, Event.SILENT_CONNECTED, _silence(evidence), snapshot, evidence)
     if instance.state is State.JOINING:
         return [_joining(instance, settings, evidence)]
     if instance.state is State.LEAVING:
@@ -110,6 +122,35 @@ def _evidence(instance: Instance, snapshot: Snapshot, now: float) -> dict[str, f
 def _is_gone(instance: Instance, evidence: Evidence, settings: Settings) -> bool:
     # Unknown connections (None) are no witness: only a counted zero is.
     return bool(instance.connections == 0 and evidence["silent_s"] > settings.gone_after)
+
+
+def _end(
+    instance: Instance, event: Event, reason: str, snapshot: Snapshot, evidence: Evidence
+) -> list[Decision]:
+    """A transition after which it is given nothing more; what waits for it goes to others."""
+    move = _move(instance, event, reason, evidence)
+    release = _release(replace(instance, state=move.target), snapshot, evidence)
+    return [move, *release]
+
+
+def _zombie(
+    instance: Instance, snapshot: Snapshot, settings: Settings, evidence: Evidence
+) -> list[Decision]:
+    reason = _silence(evidence)
+    if evidence["silent_s"] > settings.evict_after:
+        return _end(instance, Event.TERMINATED, reason, snapshot, evidence)
+    release = _release(instance, snapshot, evidence)
+    return [*release, _nothing_plain(instance, reason, evidence)]
+
+
+def _silence(evidence: Evidence) -> str:
+    return f"no heartbeat for {evidence['silent_s']:.0f} s, {_connected(evidence['connections'])}"
+
+
+def _connected(connections: int | None) -> str:
+    if connections is None:
+        return "the broker cannot say whether it is connected"
+    return f"still {connections} connection(s)"
 
 
 def _joining(instance: Instance, settings: Settings, evidence: Evidence) -> Decision:
@@ -181,7 +222,7 @@ def _release(instance: Instance, snapshot: Snapshot, evidence: Evidence) -> list
     ]
 
 
-def _move(instance: Instance, event: Event, reason: str, evidence: Evidence) -> Decision:
+def _move(instance: Instance, event: Event, reason: str, evidence: Evidence) -> Transition:
     return Transition(
         instance=instance.id,
         epoch=instance.epoch,
@@ -196,11 +237,7 @@ def _move(instance: Instance, event: Event, reason: str, evidence: Evidence) -> 
 def _nothing(instance: Instance, reason: str, evidence: Evidence, settings: Settings) -> Decision:
     silent = evidence["silent_s"]
     if silent > settings.silent_after:
-        seen = (
-            "the broker cannot say whether it is connected"
-            if instance.connections is None
-            else f"still {instance.connections} connection(s)"
-        )
+        seen = _connected(instance.connections)
         reason = f"silent for {silent:.0f} s, {seen}: gets no new work"
     return _nothing_plain(instance, reason, evidence)
 

@@ -99,6 +99,17 @@ def home(task: str, snapshot: Snapshot, own: Callable[[str], str], shared: str) 
     return shared if all(_knows(i, task) for i in takers) else None
 
 
+def knower(task: str, snapshot: Snapshot, queue: str, *, but: str) -> str | None:
+    """Who gets a task that `but` has taken from `queue` and does not know; None if nobody does.
+
+    Of those that know it rather one that takes from the same queue; of these the shortest line.
+    """
+    knowing = [i for i in snapshot.instances if i.id != but and _lives(i) and _knows(i, task)]
+    takes = [i for i in knowing if i.profile is not None and queue in i.profile.queues]
+    found = min(takes or knowing, key=lambda i: (_line_per_slot(i, 0), i.id), default=None)
+    return found.id if found is not None else None
+
+
 def _shared_reason(task: str, ready: Iterable[Instance]) -> str:
     knowing = [_knows(i, task) for i in ready]
     return SHARED_EMPTY if not knowing else SHARED_BUSY if any(knowing) else SHARED_UNKNOWN

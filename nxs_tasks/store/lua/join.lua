@@ -6,12 +6,13 @@
 -- KEYS[4] hash: profiles by digest
 -- KEYS[5] stream: transitions
 -- KEYS[6] hash: the instance's outcomes
+-- KEYS[7] set: processes that may hold messages
 -- ARGV[1] instance id          ARGV[2] epoch that the caller saw last (0 = none)
 -- ARGV[3] identity (host, pid) ARGV[4] profile digest   ARGV[5] profile JSON
 -- ARGV[6] longest stream        ARGV[7] epoch to take at least (0 = the next one)
 --
--- A living process whose record was lost or ended announces itself again with its own epoch as
--- ARGV[7], because the keys that it holds messages under carry that epoch.
+-- A living process announces itself again with an epoch as ARGV[7]: its own, if it was taken for a
+-- ZOMBIE and what it holds is still its own; the next one, if its record was lost or it was given up.
 --
 -- Returns {1, epoch} or, if another process has taken the name meanwhile, {0, its epoch}.
 
@@ -39,14 +40,17 @@ end
 
 local previous = epoch
 epoch = wanted > 0 and math.max(wanted, epoch) or epoch + 1
-if before and before ~= 'GONE' and before ~= 'FAILED' then
+local source = before or ''
+if before and before ~= 'GONE' and before ~= 'FAILED' and epoch ~= previous then
   record(before, 'GONE', 'replaced', 'a new process took the name', previous)
+  source = 'GONE'
 end
-record(before == 'FAILED' and 'FAILED' or before and 'GONE' or '', 'JOINING', 'joined', 'announced itself', epoch)
+record(source, 'JOINING', 'joined', 'announced itself', epoch)
 
 redis.call('HSET', KEYS[3], id, epoch)
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
 redis.call('SADD', KEYS[1], id)
+redis.call('SADD', KEYS[7], id .. ':' .. epoch)
 redis.call('PERSIST', KEYS[6])
 redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict')
 redis.call('HSET', KEYS[2], 'state', 'JOINING', 'epoch', epoch, 'since', now,

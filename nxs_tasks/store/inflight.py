@@ -1,0 +1,199 @@
+"""What processes hold: taken off a queue, not yet done. Every move checks that it is still held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from nxs_tasks.errors import MessageError, Stale
+from nxs_tasks.model.shelf import QUARANTINE, Shelved
+from nxs_tasks.store.connect import explained
+from nxs_tasks.store.message import Envelope, read, returned, unwrap
+from nxs_tasks.store.shelves import entry_text
+from nxs_tasks.store.store import FleetStore
+
+log = logging.getLogger(__name__)
+
+#: Messages moved by one call of the script.
+BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where one held message goes: to a list, or with an entry and a time to a shelf."""
+
+    token: str
+    key: str
+    text: str
+    entry: str = ""
+    at: float | None = None
+
+    def arguments(self) -> tuple[str, str, str, str, str]:
+        """As the script takes them."""
+        return self.token, self.key, self.text, self.entry, "" if self.at is None else repr(self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What became of what a process held."""
+
+    to_queues: int = 0
+    to_quarantine: int = 0
+
+
+class Inflight:
+    """The in-flight hashes of one fleet."""
+
+    def __init__(self, store: FleetStore) -> None:
+        self._store = store
+
+    def tokens(self, instance: str, epoch: int) -> list[str]:
+        """Tokens of what a process holds."""
+        with explained(self._store.url):
+            return cast("list[str]", self._store.client.hkeys(self._hash(instance, epoch)))
+
+    def acknowledge(
+        self, instance: str, epoch: int, token: str, *, unique_key: str = "", task_id: str = ""
+    ) -> bool:
+        """Drop a message whose task has ended; False if it had been taken from this process."""
+        keys = [self._hash(instance, epoch), self._index(instance, epoch)]
+        arguments = [token]
+        if unique_key:
+            keys.append(self._store.keys.unique(unique_key))
+            arguments.append(task_id)
+        return bool(self._store.call("acknowledge", keys, arguments))
+
+    def shelve(self, instance: str, epoch: int, token: str, shelf: str, entry: Shelved) -> bool:
+        """Put a held message on a shelf; False if it had been taken from this process."""
+        move = Move(
+            token, self._store.keys.shelf(shelf), entry_text(entry), entry=token, at=entry.at
+        )
+        return self.relocate(instance, epoch, [move]) == 1
+
+    def relocate(
+        self, instance: str, epoch: int, moves: Iterable[Move], *, dead: bool = False
+    ) -> int:
+        """Carry out moves; returns how many were still held.
+
+        With `dead` only if the process is no longer part of the fleet; else raises `Stale`.
+        """
+        store = self._store
+        keys = [
+            store.keys.instance(instance),
+            self._hash(instance, epoch),
+            self._index(instance, epoch),
+            store.keys.holders(),
+        ]
+        flat = [argument for move in moves for argument in move.arguments()]
+        moved = int(store.call("relocate", keys, [instance, epoch, int(dead), *flat]))
+        if moved < 0:
+            raise Stale(f"{instance} with epoch {epoch} is part of the fleet")
+        return moved
+
+    def give_back(
+        self,
+        instance: str,
+        epoch: int,
+        home: Callable[[str, str], str],
+        *,
+        tokens: Iterable[str] | None = None,
+        lost_at: float | None = None,
+        lost_holders: int = 0,
+        dead: bool = False,
+    ) -> Returned:
+        """Put what a process holds (or only `tokens`) back, to be taken next, oldest first.
+
+        `home(task, queue)` says to which queue. With `lost_at` (s) the process counts as lost for
+        each, and what has lost its holder `lost_holders` times goes to quarantine; so does what is
+        no message. Raises `Stale` as `relocate` does.
+        """
+        entries = self._entries(instance, epoch, tokens)
+        to_queues = to_quarantine = 0
+        while True:
+            batch, entries = entries[:BATCH], entries[BATCH:]
+            moves = [
+                self._way_back(instance, epoch, token, entry, home, lost_at, lost_holders)
+                for token, entry in batch
+            ]
+            # One call for each kind, so that each can be counted.
+            back = [move for move in moves if not move.entry]
+            aside = [move for move in moves if move.entry]
+            to_queues += self.relocate(instance, epoch, back, dead=dead)
+            if aside:
+                to_quarantine += self.relocate(instance, epoch, aside, dead=dead)
+            if not entries:
+                return Returned(to_queues, to_quarantine)
+
+    def _entries(
+        self, instance: str, epoch: int, tokens: Iterable[str] | None
+    ) -> list[tuple[str, str]]:
+        """Token and entry, newest first."""
+        with explained(self._store.url):
+            pipe = self._store.client.pipeline(transaction=True)
+            pipe.hgetall(self._hash(instance, epoch))
+            pipe.zrange(self._index(instance, epoch), 0, -1)
+            held, order = pipe.execute()
+        wanted = set(held) if tokens is None else set(held) & set(tokens)
+        place = {token: n for n, token in enumerate(order)}
+        newest_first = sorted(wanted, key=lambda token: (place.get(token, -1), token), reverse=True)
+        return [(token, held[token]) for token in newest_first]
+
+    def _way_back(
+        self,
+        instance: str,
+        epoch: int,
+        token: str,
+        entry: str,
+        home: Callable[[str, str], str],
+        lost_at: float | None,
+        lost_holders: int,
+    ) -> Move:
+        raw, queue = entry, ""
+        try:
+            raw, queue = unwrap(entry)
+            envelope = read(raw)
+            target = home(envelope.task, queue)
+            loss = None
+            if lost_at is not None:
+                loss = {"instance": instance, "epoch": epoch, "at": lost_at}
+            text = returned(raw, target, loss)
+        except MessageError as error:
+            return self._aside(token, raw, queue, str(error), lost_at)
+        losses = len(envelope.lost) + 1
+        if loss is not None and losses >= lost_holders:
+            reason = f"lost its holder {losses} times, last {instance}"
+            return self._aside(token, text, target, reason, lost_at, envelope)
+        return Move(token, self._store.wire.list_of(target, envelope.priority), text)
+
+    def _aside(
+        self,
+        token: str,
+        raw: str,
+        queue: str,
+        reason: str,
+        at: float | None,
+        envelope: Envelope | None = None,
+    ) -> Move:
+        at = self._store.now() if at is None else at
+        shelved = Shelved(
+            id=token,
+            at=at,
+            list=self._store.wire.list_of(
+                queue or self._store.shared_queue, envelope.priority if envelope else 0
+            ),
+            message=raw,
+            reason=reason,
+            task_id=envelope.task_id if envelope else "",
+            task=envelope.task if envelope else "",
+        )
+        return Move(
+            token, self._store.keys.shelf(QUARANTINE), entry_text(shelved), entry=token, at=at
+        )
+
+    def _hash(self, instance: str, epoch: int) -> str:
+        return self._store.wire.prefix + self._store.keys.inflight(instance, epoch)
+
+    def _index(self, instance: str, epoch: int) -> str:
+        return self._store.wire.prefix + self._store.keys.inflight_index(instance, epoch)

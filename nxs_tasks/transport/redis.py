@@ -1,0 +1,83 @@
+"""The transports of a fleet, and the connection that chooses them in place of kombu's.
+
+`Fleet(app)` gives the app this connection class. So URLs, schemes, TLS and failover stay kombu's, and
+what reads the app's broker URL (Flower) sees `redis://` as before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kombu
+from kombu.transport import redis as kombu_redis
+from kombu.utils.collections import HashedSeq
+
+from nxs_tasks.transport.consuming import ClaimingMixin, ClaimingPoller
+
+#: The option that gives a worker's channels their tenure.
+TENURE_OPTION = "nxs_tenure"
+
+
+class Channel(ClaimingMixin, kombu_redis.Channel):
+    """A channel of a fleet."""
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, TENURE_OPTION)
+
+
+class SentinelChannel(ClaimingMixin, kombu_redis.SentinelChannel):
+    """A channel of a fleet whose server is found by Sentinel."""
+
+    from_transport_options = (*kombu_redis.SentinelChannel.from_transport_options, TENURE_OPTION)
+
+
+class Transport(kombu_redis.Transport):
+    """kombu's Redis transport with the channels of a fleet."""
+
+    Channel = Channel
+    _loop: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = ClaimingPoller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Called by a worker with an event loop; others poll with a time-out."""
+        super().register_with_event_loop(connection, loop)
+        self._loop = loop
+
+    def wake_in(self, seconds: float) -> None:
+        """Have the event loop come round after so long, s."""
+        if self._loop is not None:
+            self._loop.call_later(seconds, _come_round)
+
+
+class SentinelTransport(Transport):
+    """The same for `sentinel://`."""
+
+    default_port = kombu_redis.SentinelTransport.default_port
+    Channel = SentinelChannel
+
+
+def _come_round() -> None:
+    """Nothing: the event loop polls after each timer."""
+
+
+#: kombu's transports by the one that a fleet has in their place.
+REPLACED = {
+    kombu_redis.Transport: Transport,
+    kombu_redis.SentinelTransport: SentinelTransport,
+}
+
+
+class Connection(kombu.Connection):
+    """A connection of an app with a fleet."""
+
+    def get_transport_cls(self) -> Any:
+        """The fleet's transport in place of kombu's own; any other as it is."""
+        found = super().get_transport_cls()
+        return REPLACED.get(found, found)
+
+    def __eqhash__(self) -> Any:
+        # kombu's pools take connections of equal hash for the same; a plain app in this process
+        # with the same URL must not be given ours.
+        return HashedSeq(type(self), *super().__eqhash__())

@@ -1,0 +1,174 @@
+"""Under which name and epoch this process holds messages, and what it still has to settle.
+
+The transport takes messages under it, the gate and the acknowledgements name it, and the heartbeat
+changes its epoch when the process had lost its place and joins anew. Messages of an old epoch keep
+the old one in their token, so nothing that belongs to them is mistaken for ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nxs_tasks.errors import BrokerError, Stale
+from nxs_tasks.model.shelf import QUARANTINE, Shelved
+from nxs_tasks.store import FleetStore
+from nxs_tasks.store.inflight import Inflight
+from nxs_tasks.store.token import Token, parse
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One message that was taken and is held, before Celery has seen it."""
+
+    token: str
+    queue: str
+    raw: str
+    intents: bool  # some task is cancelled or paused
+    message: Any = None  # kombu's, None while it could not be read
+
+
+#: Decides whether Celery gets a message; if not it has put it elsewhere.
+Gate = Callable[[Claimed], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a held message is done with."""
+
+    token: str
+    requeue: bool = False  # else it is dropped
+    lost: bool = False  # requeued because the pool process that ran it died
+    unique_key: str = ""
+    task_id: str = ""
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Tenure:
+    """What this process holds its messages under. Used by several threads.
+
+    Without a `repr` of its fields: it stands among the transport options, which are shown.
+    """
+
+    store: FleetStore
+    instance: str
+    epoch: int
+    gate: Gate = lambda claimed: True
+    lost_holders: int = 3
+    #: Called when the broker said that this process may have lost its place.
+    on_displaced: Callable[[], None] = lambda: None
+    #: Tokens of tasks whose pool process died: their return counts as a loss.
+    lost: set[str] = field(default_factory=set)
+    #: Tokens of tasks that end without being done for good (a retry keeps its unique_key).
+    unfinished: set[str] = field(default_factory=set)
+    #: Endings that the broker has not heard yet.
+    unsettled: dict[str, Ending] = field(default_factory=dict)
+    #: Token of the delivery that was asked for last; its answer may be on the way.
+    asked: str = ""
+    #: Acknowledgements that came too late, in all.
+    refused: int = 0
+    _telling: set[str] = field(default_factory=set)
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def inflight(self) -> Inflight:
+        """What processes hold."""
+        return Inflight(self.store)
+
+    def next_token(self) -> Token:
+        """A name for the next delivery to this process."""
+        token = Token(self.instance, self.epoch, next(self._numbers))
+        self.asked = str(token)
+        return token
+
+    def settle(self, ending: Ending) -> None:
+        """Tell the broker how a message ended; kept for later if it does not answer."""
+        self.unsettled[ending.token] = ending
+        self.settle_all()
+
+    def settle_all(self) -> None:
+        """Tell the broker every ending that it has not heard yet."""
+        for token in list(self.unsettled):
+            # Taken out first: of two threads, one tells it.
+            ending = self.unsettled.pop(token, None)
+            if ending is None:
+                continue
+            self._telling.add(token)
+            try:
+                if not self._tell(ending):
+                    self._note_refusal(ending)
+            except BrokerError as error:
+                self.unsettled[token] = ending
+                log.warning("%d ended task(s) are told later: %s", len(self.unsettled), error)
+                return
+            finally:
+                self._telling.discard(token)
+
+    def settling(self) -> set[str]:
+        """Tokens of what has ended here, and the broker may not know it yet."""
+        return {*self.unsettled, *self._telling}
+
+    def _tell(self, ending: Ending) -> bool:
+        token = parse(ending.token)
+        if token is None:
+            return True
+        if ending.requeue:
+            return self._give_back(token, ending)
+        return self.inflight.acknowledge(
+            token.instance,
+            token.epoch,
+            ending.token,
+            unique_key=ending.unique_key,
+            task_id=ending.task_id,
+        )
+
+    def _give_back(self, token: Token, ending: Ending) -> bool:
+        back = self.inflight.give_back(
+            token.instance,
+            token.epoch,
+            self.home,
+            tokens=[ending.token],
+            lost_at=self.store.now() if ending.lost else None,
+            lost_holders=self.lost_holders,
+        )
+        return bool(back.to_queues or back.to_quarantine)
+
+    def home(self, task: str, queue: str) -> str:
+        """Where a message goes back to: an own queue is no place to come back to."""
+        own = queue.startswith(self.store.keys.own_queue(""))
+        return self.store.shared_queue if own or not queue else queue
+
+    def shelve(self, claimed: Claimed, shelf: str, entry: Shelved) -> None:
+        """Put a held message on a shelf. Raises `BrokerError`."""
+        token = parse(claimed.token)
+        if token is None:
+            raise Stale(f"{claimed.token!r} is no token")
+        if not self.inflight.shelve(token.instance, token.epoch, claimed.token, shelf, entry):
+            log.warning("%s had been taken from this process", claimed.token)
+
+    def quarantine(self, claimed: Claimed, reason: str) -> None:
+        """Put a held message into quarantine. Raises `BrokerError`."""
+        headers = getattr(claimed.message, "headers", None) or {}
+        entry = Shelved(
+            id=claimed.token,
+            at=self.store.now(),
+            list=self.store.wire.list_of(self.home("", claimed.queue), 0),
+            message=claimed.raw,
+            reason=reason,
+            task_id=str(headers.get("id") or ""),
+            task=str(headers.get("task") or ""),
+        )
+        self.shelve(claimed, QUARANTINE, entry)
+
+    def _note_refusal(self, ending: Ending) -> None:
+        self.refused += 1
+        log.warning(
+            "an acknowledgement is refused: the message had been taken from this process (%s)",
+            ending.token,
+        )
+        self.on_displaced()

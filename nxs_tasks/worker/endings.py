@@ -1,0 +1,39 @@
+"""How a task ended, as far as the message that it came by is concerned.
+
+Celery says "acknowledge" or "requeue" and not why. Two whys matter: the pool process that ran the
+task died (the message has lost a holder), and the task will be retried (it is not done, so it keeps
+its `unique_key`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
+
+from nxs_tasks.transport.tenure import Tenure
+
+#: How Celery hears that a pool process is no more.
+DEATHS = (WorkerLostError, SystemExit, KeyboardInterrupt)
+
+
+class EndingMixin:
+    """For Celery's `Request`: tells the tenure before Celery settles the message."""
+
+    tenure: Tenure
+    message: Any
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note the death of a pool process."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, DEATHS):
+            self.tenure.lost.add(self.message.delivery_tag)
+        return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
+
+    def on_retry(self, exc_info: Any) -> Any:
+        """Note that the task goes on under another message."""
+        self.tenure.unfinished.add(self.message.delivery_tag)
+        return super().on_retry(exc_info)  # type: ignore[misc]

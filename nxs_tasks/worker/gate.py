@@ -1,0 +1,184 @@
+"""What a worker looks at before Celery gets a message that it has taken.
+
+Celery drops what it does not understand or know, and keeps what is not due in its memory. Here
+nothing is dropped and nothing is kept: a broken message goes into quarantine with the reason; a task
+that this worker does not know goes to one that does, or is parked until there is one; what is not
+due waits in Redis; what is paused waits there too; and of what is cancelled Celery is told, so that
+it announces and acknowledges it as revoked.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC
+from typing import Any, Protocol
+
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from celery.worker import state
+from kombu.serialization import prepare_accept_content
+
+from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, Shelved
+from nxs_tasks.policy.fleet.placement import knower
+from nxs_tasks.store.inflight import Move
+from nxs_tasks.store.message import read, reroute
+from nxs_tasks.store.token import parse
+from nxs_tasks.transport.tenure import Claimed, Tenure
+
+log = logging.getLogger(__name__)
+
+#: Parts of a protocol 2 body: args, kwargs, embedded callbacks.
+BODY_PARTS = 3
+NUMBERS = (int, float, type(None))
+
+
+class Intents(Protocol):
+    """What people have asked for (`worker.intents`)."""
+
+    def is_cancelled(self, task_id: str) -> bool:
+        """Whether a task is not to run."""
+
+    def is_paused(self, task: str) -> bool:
+        """Whether tasks of that name wait."""
+
+
+class Gate:
+    """Decides whether Celery gets a message; puts it elsewhere if not."""
+
+    def __init__(self, app: Any, tenure: Tenure, intents: Intents) -> None:
+        self._app = app
+        self._tenure = tenure
+        self._intents = intents
+        self._accept = prepare_accept_content(app.conf.accept_content)
+
+    def __call__(self, claimed: Claimed) -> bool:
+        """True if the message is for Celery now. Raises `BrokerError`."""
+        message = claimed.message
+        if message is None:
+            self._tenure.quarantine(claimed, "is not a message of kombu")
+            return False
+        message.accept = self._accept
+        broken = why_broken(message)
+        if broken:
+            log.error("a message is put into quarantine: %s", broken)
+            self._tenure.quarantine(claimed, broken)
+            return False
+        return self._may_run_now(claimed, *_name_and_id(message))
+
+    def _may_run_now(self, claimed: Claimed, task: str, task_id: str) -> bool:
+        if claimed.intents and self._intents.is_cancelled(task_id):
+            state.revoked.add(task_id)
+            return True
+        if task not in self._app.tasks:
+            self._send_to_who_knows(claimed, task)
+            return False
+        if claimed.intents and self._intents.is_paused(task):
+            self._shelve(claimed, PAUSED, self._tenure.store.now(), "is paused")
+            return False
+        return not self._is_early(claimed)
+
+    def _send_to_who_knows(self, claimed: Claimed, task: str) -> None:
+        store = self._tenure.store
+        found = knower(task, store.snapshot(), claimed.queue, but=self._tenure.instance)
+        if found is None:
+            log.warning("no instance knows %s: the task is parked", task)
+            self._shelve(claimed, PARKED, store.now(), "no instance knows it")
+            return
+        queue = store.keys.own_queue(found)
+        token = parse(claimed.token)
+        assert token is not None
+        to = store.wire.list_of(queue, read(claimed.raw).priority)
+        move = Move(claimed.token, to, reroute(claimed.raw, queue))
+        self._tenure.inflight.relocate(token.instance, token.epoch, [move])
+
+    def _is_early(self, claimed: Claimed) -> bool:
+        eta = claimed.message.headers.get("eta")
+        if not eta:
+            return False
+        due = _timestamp(eta, self._app.timezone)
+        # By the server's clock, which also says when it is due: two clocks would disagree.
+        if due > self._tenure.store.now():
+            self._shelve(claimed, DELAYED, due, "waits for its time")
+            return True
+        # Celery would put it on a timer, where it takes no slot for a moment.
+        claimed.message.headers["eta"] = None
+        return False
+
+    def _shelve(self, claimed: Claimed, shelf: str, at: float, reason: str) -> None:
+        envelope = read(claimed.raw)
+        queue = self._tenure.home(envelope.task, claimed.queue)
+        entry = Shelved(
+            id=claimed.token,
+            at=at,
+            list=self._tenure.store.wire.list_of(queue, envelope.priority),
+            message=reroute(claimed.raw, queue),
+            reason=reason,
+            task_id=envelope.task_id,
+            task=envelope.task,
+        )
+        self._tenure.shelve(claimed, shelf, entry)
+
+
+def why_broken(message: Any) -> str:
+    """What makes a message one that Celery cannot run; "" if it can.
+
+    `message` is kombu's, with `accept` set. Nothing of what it says is repeated: it may be secret.
+    """
+    if not isinstance(message.headers, dict):
+        return "its headers are no mapping"
+    try:
+        payload = message.payload
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything
+        return f"its body cannot be read: {type(error).__name__}"
+    fields = message.headers if "task" in message.headers else payload
+    if not isinstance(fields, dict):
+        return "it names no task"
+    for name in ("task", "id"):
+        if not isinstance(fields.get(name), str) or not fields[name]:
+            return f"its {name} is not a text"
+    return _why_times_broken(fields) or _why_body_broken(payload, message.headers)
+
+
+def _why_times_broken(fields: dict[str, Any]) -> str:
+    for name in ("eta", "expires"):
+        value = fields.get(name)
+        try:
+            if value is not None:
+                _timestamp(value, UTC)
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            return f"its {name} is not a time"
+    limits = fields.get("timelimit")
+    if limits is not None and not (
+        isinstance(limits, list | tuple)
+        and len(limits) == len(("hard", "soft"))
+        and all(isinstance(limit, NUMBERS) for limit in limits)
+    ):
+        return "its timelimit is not two numbers"
+    if not isinstance(fields.get("retries"), int | None):
+        return "its retries are not a number"
+    return ""
+
+
+def _why_body_broken(payload: Any, headers: dict[str, Any]) -> str:
+    for name, kind in (("stamped_headers", list), ("stamps", dict)):
+        if not isinstance(headers.get(name), kind | None):
+            return f"its {name} are of the wrong kind"
+    if "task" not in headers or (isinstance(payload, dict) and "args" in payload):
+        args, kwargs = payload.get("args", []), payload.get("kwargs", {})
+    elif isinstance(payload, list | tuple) and len(payload) == BODY_PARTS:
+        args, kwargs, embed = payload
+        if not isinstance(embed, dict | None):
+            return "its embedded callbacks are no mapping"
+    else:
+        return "its body is not arguments, keyword arguments and callbacks"
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        return "its arguments are not a list and a mapping"
+    return ""
+
+
+def _name_and_id(message: Any) -> tuple[str, str]:
+    fields = message.headers if "task" in message.headers else message.payload
+    return str(fields["task"]), str(fields["id"])
+
+
+def _timestamp(text: Any, zone: Any) -> float:
+    return float(maybe_make_aware(maybe_iso8601(text), zone).timestamp())

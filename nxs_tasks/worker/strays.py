@@ -1,0 +1,62 @@
+"""Messages that this process holds by the broker's account, and knows nothing of.
+
+The answer of a claim was lost with its connection; or Celery dropped what it had received and not
+started when it lost the broker. Both would wait until this process ends. What is nowhere in this
+process at two looks, a while apart, is given back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker import state
+
+from nxs_tasks.clock import Clock
+from nxs_tasks.transport.tenure import Ending, Tenure
+
+log = logging.getLogger(__name__)
+
+#: Between two looks, s: longer than any message is between two hands within this process.
+APART_S = 5.0
+
+
+class Strays:
+    """Finds and gives back; call `look` from time to time."""
+
+    def __init__(self, tenure: Tenure, known: Callable[[], set[str]], clock: Clock) -> None:
+        self._tenure = tenure
+        self._known = known
+        self._clock = clock
+        self._suspects: set[str] = set()
+        self._looked_at = float("-inf")
+
+    def look(self) -> int:
+        """Give back what was a stray at the last look too; returns how many.
+
+        Raises `BrokerError`.
+        """
+        now = self._clock.monotonic()
+        if now - self._looked_at < APART_S:
+            return 0
+        self._looked_at = now
+        tenure = self._tenure
+        held = set(tenure.inflight.tokens(tenure.instance, tenure.epoch))
+        strays = held - self._known() - tenure.settling() - {tenure.asked}
+        given_back = strays & self._suspects
+        self._suspects = strays - given_back
+        for token in given_back:
+            log.warning("%s is held and known to nobody here: it is given back", token)
+            tenure.settle(Ending(token, requeue=True))
+        return len(given_back)
+
+
+def known_tokens(worker: Any) -> set[str]:
+    """Tokens of all that Celery has here: running, reserved, waiting for a rate limit."""
+    requests = [*list(state.active_requests), *list(state.reserved_requests)]
+    requests += [*list(state.requests.values()), *list(state.scheduled_requests)]
+    buckets = getattr(getattr(worker, "consumer", None), "task_buckets", None) or {}
+    for bucket in list(buckets.values()):
+        requests += [item[0] for item in list(getattr(bucket, "contents", ()))]
+    return {str(request.message.delivery_tag) for request in requests}
