@@ -34,5 +34,6 @@ def _module(name: str) -> Run:
 
 
 BENCHES: Mapping[str, Bench] = {
+    "worker": Bench("no-op tasks a second of a worker, beside stock Celery", _module("worker")),
     "submit": Bench("what placing adds to delay(), and what one decision costs", _module("submit")),
 }
