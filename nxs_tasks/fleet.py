@@ -14,14 +14,19 @@ from celery import signals
 from nxs_tasks.celery_settings import apply, check
 from nxs_tasks.clock import SYSTEM, Clock
 from nxs_tasks.control import tasks
+from nxs_tasks.control.cancelling import cancel, selection, undo
+from nxs_tasks.control.pausing import Paused, Resumed, pause, queue_or_task, resume
 from nxs_tasks.control.schedule import beat_schedule
 from nxs_tasks.errors import SettingError
 from nxs_tasks.model.decision import Explanation
+from nxs_tasks.model.intent import Cancellation, InForce, Undone
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.placement import explain
 from nxs_tasks.runtime import ATTRIBUTE, Runtime
 from nxs_tasks.settings import Settings, load
 from nxs_tasks.store.connect import check_scheme
+from nxs_tasks.store.intents import Intents
+from nxs_tasks.store.quarantine import Quarantine
 from nxs_tasks.submit import Submitter
 from nxs_tasks.transport.redis import Connection
 from nxs_tasks.worker.step import InstanceStep
@@ -71,6 +76,38 @@ class Fleet:
     def explain(self, task: str) -> Explanation:
         """Where a task of that name would be placed now, and why not elsewhere."""
         return explain(task, self.snapshot(), self.settings)
+
+    def quarantine(self) -> Quarantine:
+        """What nothing runs until a person has looked at it."""
+        return Quarantine(self.runtime.store())
+
+    def cancel(
+        self,
+        *ids: Any,
+        task: str = "",
+        group: str = "",
+        terminate: bool = False,
+        dry_run: bool = False,
+    ) -> Cancellation:
+        """Have tasks not run: ids or results, and all that wait now of a task or of a group."""
+        wanted = selection(ids, task, group)
+        return cancel(self.runtime, wanted, terminate=terminate, dry_run=dry_run)
+
+    def uncancel(self, *ids: Any, task: str = "", group: str = "") -> Undone:
+        """Take cancellations back: what waited then waits again, at the front."""
+        return undo(self.runtime, selection(ids, task, group))
+
+    def pause(self, *, queue: str = "", task: str = "", reason: str = "") -> Paused:
+        """Have a queue, or the tasks of a name, wait until `resume`, whatever starts or ends."""
+        return pause(self.runtime, *queue_or_task(queue, task), reason)
+
+    def resume(self, *, queue: str = "", task: str = "") -> Resumed:
+        """End a pause; what was put aside goes to the front of its queue, in order."""
+        return resume(self.runtime, *queue_or_task(queue, task))
+
+    def intents(self) -> InForce:
+        """What is paused, and how many tasks are cancelled."""
+        return Intents(self.runtime.store()).in_force()
 
     def _configure(self) -> dict[str, Any]:
         conf = self.app.conf

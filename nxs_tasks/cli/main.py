@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nxs_tasks.cli import node, settings, status, story, up
+from nxs_tasks.cli import cancel, inflight, node, pause, quarantine, settings, status, story, up
 from nxs_tasks.cli.target import Target
 from nxs_tasks.errors import NxsError
 
@@ -24,8 +24,19 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up.up, node.node, status.status, story.story, settings.settings):
+for command in (
+    up.up,
+    node.node,
+    status.status,
+    story.story,
+    inflight.inflight,
+    cancel.cancel,
+    pause.pause,
+    pause.resume,
+    settings.settings,
+):
     cli.command()(command)
+cli.add_typer(quarantine.quarantine, name="quarantine")
 
 
 def _print_version(wanted: bool) -> None:

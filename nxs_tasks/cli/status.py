@@ -12,10 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_json
+from nxs_tasks.cli.pause import pause_line
 from nxs_tasks.clock import repeat
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Terms
 from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.intent import InForce
+from nxs_tasks.model.shelf import DELAYED, PARKED, QUARANTINE, SHELVES
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED, State
 from nxs_tasks.policy.fleet.placement import unready
@@ -23,8 +26,10 @@ from nxs_tasks.policy.fleet.score import terms, weigh
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store import safe_url
 from nxs_tasks.store.events import Events
+from nxs_tasks.store.intents import Intents
 from nxs_tasks.store.leases import BeatLease
 from nxs_tasks.store.queues import Queues
+from nxs_tasks.store.shelves import Shelves
 
 STYLES = {
     State.JOINING: "cyan",
@@ -75,6 +80,8 @@ class FleetStatus:
     control_tick_s: float | None  # since the lifecycle was last evaluated
     control_late_s: float | None
     beat_leader: str | None
+    shelves: dict[str, int]  # messages that wait out of every queue, by shelf
+    intents: InForce  # what is paused, and how many tasks are cancelled
     notes: tuple[str, ...]
 
 
@@ -87,6 +94,8 @@ def collect(runtime: Runtime) -> FleetStatus:
     tick = Events(store).last_ticks().get("lifecycle")
     tick_age = None if tick is None else _since(tick.at, snapshot)
     leader = BeatLease(store, runtime.app_name, "", settings.beat_lease).holder()
+    intents = Intents(store).in_force()
+    shelves = {name: Shelves(store).count(name) for name in SHELVES}
     return FleetStatus(
         fleet=settings.fleet,
         broker=safe_url(runtime.broker_url),
@@ -98,9 +107,13 @@ def collect(runtime: Runtime) -> FleetStatus:
         control_tick_s=tick_age,
         control_late_s=None if tick is None else tick.lateness_s,
         beat_leader=leader,
+        shelves=shelves,
+        intents=intents,
         notes=(
             *_notes(rows, tick_age, leader, settings.lifecycle_period),
             *_orphan_notes(queues.orphans(snapshot)),
+            *_shelf_notes(shelves),
+            *(pause_line(p, snapshot.taken_at) for p in intents.pauses),
         ),
     )
 
@@ -157,11 +170,19 @@ def _notes(
 
 def _orphan_notes(orphans: dict[str, int]) -> list[str]:
     return [
-        f"{count} task(s) are held by a process of {name} that is gone: nobody runs them "
-        f"(nxs story {name})"
+        f"{count} task(s) are held by a process of {name} that is gone: they are about to be "
+        f"rescued (nxs story {name})"
         for name, count in sorted(orphans.items())
         if count
     ]
+
+
+def _shelf_notes(shelves: dict[str, int]) -> list[str]:
+    texts = {
+        PARKED: "task(s) are parked: no instance knows them (nxs story ID)",
+        QUARANTINE: "task(s) are in quarantine (nxs quarantine list)",
+    }
+    return [f"{shelves[name]} {text}" for name, text in texts.items() if shelves[name]]
 
 
 def render(status: FleetStatus) -> Group:
@@ -200,13 +221,16 @@ def _cells(row: Row) -> list[Text]:
 def _footer(status: FleetStatus) -> Text:
     depth = UNKNOWN if status.shared_depth is None else str(status.shared_depth)
     oldest = f", oldest {age(status.shared_oldest_s)}" if status.shared_oldest_s else ""
+    later = f" · {status.shelves[DELAYED]} until their time" if status.shelves[DELAYED] else ""
+    cancelled = f" · {status.intents.cancelled} cancelled" if status.intents.cancelled else ""
     control = (
         "never ticked"
         if status.control_tick_s is None
         else f"ticked {age(status.control_tick_s)} ago"
     )
     return Text(
-        f"shared queue {status.shared_queue}: {depth} waiting{oldest} · control plane {control}",
+        f"shared queue {status.shared_queue}: {depth} waiting{oldest}{later}{cancelled} · "
+        f"control plane {control}",
         style="dim",
     )
 

@@ -18,12 +18,15 @@ from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_js
 from nxs_tasks.clock import iso
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.shelf import CANCELLED, DELAYED, SHELVES
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.events import Events
-from nxs_tasks.store.message import placed_at
+from nxs_tasks.store.intents import Intents
+from nxs_tasks.store.message import Envelope, moment, placed_at
 from nxs_tasks.store.queues import Held, Queues, Waiting
+from nxs_tasks.store.shelves import Shelves
 
 #: Results that say something: PENDING is what a backend answers for an id it never saw.
 KNOWN_STATES = READY_STATES | {"STARTED", "RETRY"}
@@ -82,21 +85,47 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
     own = (store.keys.own_queue(i.id) for i in snapshot.instances)
     waiting = _first(queues.find_waiting(q, task_id) for q in (snapshot.shared_queue, *own))
     held = [h for h in queues.all_held() if h.envelope.task_id == task_id]
+    shelved = _shelved(Shelves(store), task_id)
     placements, problem = _history(runtime, "placements", task_id=task_id)
     result = runtime.app.AsyncResult(task_id)
     state = _result_state(result)
     envelope = waiting.envelope if waiting else held[0].envelope if held else None
+    cancelled = Intents(store).cancelled(task_id)
+    kept = Shelves(store).find(CANCELLED, task_id) if cancelled else []
     return {
-        "found": bool(waiting or held or placements or state in KNOWN_STATES),
+        "found": bool(
+            waiting or held or shelved or cancelled or placements or state in KNOWN_STATES
+        ),
         "task_id": task_id,
-        "task": envelope.task if envelope else placements[0].task if placements else None,
+        "task": _task_name(envelope, [*shelved, *(asdict(k) for k in kept)], placements),
         "placed": envelope.placed if envelope else None,
         "waiting": _waiting(waiting) if waiting else None,
         "held": [_held(h, runtime, snapshot) for h in held],
+        "shelved": shelved,
+        "cancelled": asdict(cancelled) if cancelled else None,
+        "lost": [dict(loss) for loss in envelope.lost] if envelope else [],
         "result_state": state,
         "placements": [asdict(p) for p in placements],
         "history_problem": problem,
     }
+
+
+def _shelved(shelves: Shelves, task_id: str) -> list[dict[str, Any]]:
+    return [
+        {"shelf": name, "at": e.at, "reason": e.reason, "task": e.task}
+        for name in SHELVES
+        for e in shelves.find(name, task_id)
+    ]
+
+
+def _task_name(
+    envelope: Envelope | None, shelved: list[dict[str, Any]], placements: list[Any]
+) -> str | None:
+    if envelope is not None:
+        return envelope.task
+    if shelved:
+        return str(shelved[0]["task"])
+    return placements[0].task if placements else None
 
 
 def _first(found: Iterable[Waiting | None]) -> Waiting | None:
@@ -173,7 +202,15 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
             f"  waits in {w['queue']} (priority {w['priority']}), {w['ahead']} ahead of it"
         )
     lines += [f"  held now:{_held_line(h)}" for h in told["held"]]
-    if not told["waiting"] and not told["held"]:
+    lines += [_shelved_line(s) for s in told["shelved"]]
+    lines += [
+        f"  {moment(loss.get('at'))} {loss.get('instance')} died while it held it"
+        for loss in told["lost"]
+    ]
+    if told["cancelled"]:
+        c = told["cancelled"]
+        lines.append(f"  {moment(c['at'])} cancelled by {c['by'] or UNKNOWN}: will not run")
+    if not told["waiting"] and not told["held"] and not told["shelved"]:
         lines.append("  neither waits nor is held")
     if told["result_state"]:
         lines.append(f"  result backend: {told['result_state']}")
@@ -182,6 +219,12 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
     elif not told["placements"]:
         lines.append("  (this placement is not in the history, or not yet; it keeps a sample)")
     return lines + _problem(told)
+
+
+def _shelved_line(shelved: dict[str, Any]) -> str:
+    if shelved["shelf"] == DELAYED:
+        return f"  waits for its time, {moment(shelved['at'])}"
+    return f"  {shelved['shelf']} since {moment(shelved['at'])}: {shelved['reason']}"
 
 
 def _placement_lines(placement: dict[str, Any]) -> list[str]:
@@ -199,7 +242,7 @@ def _held_line(held: dict[str, Any]) -> str:
     return (
         f"  {held['task'] or '?'} {held['task_id']} by {held['instance']} "
         f"(epoch {held['epoch']}) for {age(held['held_s'])}"
-        + ("" if held["holder_lives"] else ": that process is gone, nobody runs it")
+        + ("" if held["holder_lives"] else ": that process is gone, it will be rescued")
     )
 
 

@@ -6,6 +6,7 @@ An effect that finds the world changed does nothing and says so: the next tick s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from nxs_tasks.errors import Stale
@@ -17,11 +18,15 @@ from nxs_tasks.model.decision import (
     Release,
     Rescue,
     Transition,
+    Unpark,
 )
+from nxs_tasks.model.shelf import PARKED
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.homes import homes
 from nxs_tasks.store.inflight import Inflight
+from nxs_tasks.store.message import reroute
+from nxs_tasks.store.shelves import Shelves
 
 DAY_S = 86_400
 
@@ -52,6 +57,16 @@ def _rescue(decision: Rescue, store: FleetStore, settings: Settings) -> str:
     return f"{back.to_queues} task(s) given back{aside}"
 
 
+def _unpark(decision: Unpark, store: FleetStore, settings: Settings) -> str:
+    shelves, queue = Shelves(store), store.keys.own_queue(decision.instance)
+    entries = [
+        replace(e, message=reroute(e.message, queue))
+        for e in shelves.entries(PARKED)
+        if e.task == decision.task
+    ]
+    return f"{shelves.take(PARKED, entries, 'front', queue=queue)} task(s) placed"
+
+
 def _nothing(decision: Nothing, store: FleetStore, settings: Settings) -> str:
     store.note(decision)
     return "noted"
@@ -62,6 +77,7 @@ EFFECTS: dict[type[Any], Callable[[Any, FleetStore, Settings], str]] = {
     Release: _release,
     Forget: _forget,
     Rescue: _rescue,
+    Unpark: _unpark,
     Nothing: _nothing,
 }
 

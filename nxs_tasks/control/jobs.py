@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from nxs_tasks.control.cancelling import forget
 from nxs_tasks.control.effects import apply_all
 from nxs_tasks.errors import RecordRefused
 from nxs_tasks.history import History
 from nxs_tasks.model.decision import Nothing, Outcome
 from nxs_tasks.model.record import Record, TickRecord
+from nxs_tasks.model.shelf import PARKED
 from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.policy.fleet.parked import unpark
 from nxs_tasks.policy.fleet.rescue import rescue
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.settings import Settings
+from nxs_tasks.store import FleetStore
 from nxs_tasks.store.events import Events
+from nxs_tasks.store.queues import Queues
+from nxs_tasks.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +36,10 @@ LONGEST_PAUSE = 3
 
 
 def lifecycle(runtime: Runtime) -> list[Outcome]:
-    """Evaluate the state machine of every instance, and act on it; rescue what the dead hold."""
+    """Evaluate the state machine of every instance, and act on it.
+
+    What the dead hold is rescued, and what is parked goes to who knows it now.
+    """
     store = runtime.store()
     observed_since = store.observe(LONGEST_PAUSE * runtime.settings.lifecycle_period)
     snapshot = replace(store.snapshot(full=True), observed_since=observed_since)
@@ -42,11 +52,17 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
         runtime.settings,
     )
     # With a new look: who is GONE since this moment is rescued in this moment.
-    outcomes += apply_all(rescue(store.snapshot(full=True)), store, runtime.settings)
+    seen = store.snapshot(full=True)
+    outcomes += apply_all(rescue(seen), store, runtime.settings)
+    outcomes += apply_all(unpark(_parked(store), seen), store, runtime.settings)
     for outcome in outcomes:
         if not isinstance(outcome.decision, Nothing):
             log.info("%s → %s", outcome.decision, outcome.detail)
     return outcomes
+
+
+def _parked(store: FleetStore) -> Counter[str]:
+    return Counter(entry.task for entry in Shelves(store).entries(PARKED))
 
 
 def record(runtime: Runtime) -> int:
@@ -72,8 +88,10 @@ def _add_or_tell(history: History, one: Record) -> int:
 
 
 def prune(runtime: Runtime) -> int:
-    """Delete history older than `history_days`, and what nobody uses; returns rows deleted."""
+    """Delete history older than `history_days`, and what nobody needs; returns rows deleted."""
     runtime.store().tidy()
+    Queues(runtime.store()).register_holders()
+    forget(runtime)
     return runtime.history().prune(runtime.clock.now(), runtime.settings.history_days)
 
 

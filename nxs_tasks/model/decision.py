@@ -73,7 +73,17 @@ class Rescue:
     evidence: Evidence = field(default_factory=dict)
 
 
-Decision = Transition | Release | Forget | Nothing | Rescue
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpark:
+    """Give parked tasks of one name to an instance that knows it now."""
+
+    task: str
+    instance: str
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+Decision = Transition | Release | Forget | Nothing | Rescue | Unpark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,11 @@ DELAYED = "delayed"
 PARKED = "parked"
 #: Until its task is resumed.
 PAUSED = "paused"
+#: Until its cancellation is taken back or forgotten: an entry's id begins with that of its task.
+CANCELLED = "cancelled"
 #: Until a person has looked at it: it is broken, or has lost its holder too often.
 QUARANTINE = "quarantine"
+SHELVES = (DELAYED, PARKED, PAUSED, QUARANTINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+from base64 import b64decode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from nxs_tasks.clock import iso
 from nxs_tasks.errors import MessageError
 
 #: The header in which a submitter that uses NXS says where it placed a task, and why.
@@ -41,6 +44,7 @@ class Envelope:
     group: str = ""
     unique_key: str = ""
     eta: str = ""  # ISO time; "" = at once
+    ignores_result: bool = False
     priority: int = 0
 
 
@@ -74,6 +78,7 @@ def read(raw: str) -> Envelope:
         group=str(headers.get("group") or ""),
         unique_key=str(headers.get(UNIQUE_HEADER) or ""),
         eta=str(headers.get("eta") or ""),
+        ignores_result=bool(headers.get("ignore_result")),
         priority=_priority(properties),
     )
 
@@ -110,6 +115,14 @@ def placed_at(placed: dict[str, Any]) -> float | None:
         return None
 
 
+def moment(at: object) -> str:
+    """A time of a header for people; "at an unknown time" for what is none."""
+    try:
+        return iso(float(at)) if isinstance(at, int | float) else "at an unknown time"
+    except (OverflowError, ValueError, OSError):
+        return "at an unknown time"
+
+
 def reroute(raw: str, queue: str) -> str:
     """The same message, addressed to `queue`: a redelivery returns there, not to its old queue.
 
@@ -143,6 +156,25 @@ def without_losses(raw: str) -> str:
     return json.dumps(message)
 
 
+def in_chord(raw: str) -> bool:
+    """Whether a chord waits for this task. True also if its body is none that can be read here.
+
+    Only JSON is read: another serializer may run code that lies in the message. Raises
+    `MessageError` for what is not a message.
+    """
+    message = _decode(raw)
+    if not message["headers"].get("group"):
+        return False  # Celery makes each part of a chord a member of a group
+    try:
+        body = message["body"]
+        if message["properties"].get("body_encoding") == "base64":
+            body = b64decode(body)
+        _, _, embedded = json.loads(body)
+        return bool(embedded.get("chord"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return True
+
+
 def _delivery_info(message: dict[str, Any]) -> dict[str, Any]:
     info = message["properties"].get("delivery_info")
     if isinstance(info, dict):
@@ -160,10 +192,8 @@ def unwrap(entry: str) -> tuple[str, str]:
     # As the claim script writes it: the message must come back as it was, even if it is none.
     head, _, queue = entry.rpartition(_AFTER_MESSAGE)
     if head.startswith("[") and queue.endswith("]"):
-        try:
+        with suppress(ValueError, RecursionError):  # the mark was a part of a message that kombu has wrapped
             return head[1:], str(json.loads(queue[:-1]))
-        except ValueError:
-            raise _refused(entry) from None
     try:
         message, _, routing_key = json.loads(entry)
     except (ValueError, TypeError, RecursionError):

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from nxs_tasks.errors import MessageError
 from nxs_tasks.model.snapshot import Snapshot
-from nxs_tasks.model.state import ENDED
+from nxs_tasks.policy.fleet.rescue import why_gone
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.keys import owner_of
 from nxs_tasks.store.message import Envelope, placed_at, read, read_held
@@ -100,8 +100,18 @@ class Queues:
 
     def all_held(self) -> Iterator[Held]:
         """What every process holds, of every epoch: also of those that are gone."""
-        for owner in self._held_keys():
-            yield from self.held(*owner)
+        for holder in self._store.holders():
+            yield from self.held(holder.instance, holder.epoch)
+
+    def register_holders(self) -> None:
+        """Have every in-flight hash among the holders, also one that somebody else has left.
+
+        Looks at every key of the database.
+        """
+        found = [f"{instance}:{epoch}" for instance, epoch in self._held_keys()]
+        if found:
+            with explained(self._store.url):
+                self._client.sadd(self._store.keys.holders(), *found)
 
     def _held_keys(self) -> dict[tuple[str, int], str]:
         """Instance and epoch of every in-flight hash, and its key."""
@@ -118,14 +128,11 @@ class Queues:
         return keys
 
     def orphans(self, snapshot: Snapshot) -> dict[str, int]:
-        """Messages held by processes that are gone, by instance: nobody runs them."""
-        living = {(i.id, i.epoch) for i in snapshot.instances if i.state not in ENDED}
+        """Messages held by processes that are gone, by instance: they are about to be rescued."""
         counts: dict[str, int] = {}
-        for (instance_id, epoch), key in self._held_keys().items():
-            if (instance_id, epoch) not in living:
-                with explained(self._store.url):
-                    held = int(self._client.hlen(key))
-                counts[instance_id] = counts.get(instance_id, 0) + held
+        for holder in self._store.holders():
+            if why_gone(holder, snapshot):
+                counts[holder.instance] = counts.get(holder.instance, 0) + holder.held
         return counts
 
     def find_waiting(self, queue: str, task_id: str) -> Waiting | None:

@@ -1,4 +1,4 @@
-"""kombu's Redis transport with what a fleet needs: no message is ever nowhere, none is written twice.
+"""kombu's Redis transport with what a fleet needs: no message is nowhere, none is written twice.
 
 Key layout and message format stay kombu's own, so stock producers and workers interoperate.
 """

@@ -34,6 +34,7 @@ from kombu.utils.json import loads
 from nxs_tasks.clock import SYSTEM
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.store import scripts
+from nxs_tasks.store.claim import keys_and_arguments
 from nxs_tasks.store.message import LOST_HEADER, UNIQUE_HEADER
 from nxs_tasks.store.token import parse
 from nxs_tasks.transport.tenure import Claimed, Ending, Tenure
@@ -49,8 +50,6 @@ DISPLACED_S = 1.0
 #: After so many notices in a row that came too late, wait a random moment, up to this, s.
 FUTILE = 3
 SPREAD_S = 0.05
-#: Delayed messages that one claim moves when they are due.
-MOVE_DUE = 100
 
 SCRIPT = scripts.text("claim")
 #: What the server calls it once it has seen it.
@@ -123,6 +122,12 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):
             channel.ask_again_if_due()
         super().on_poll_start()
 
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """Wait without an event loop, and no longer than until somebody is to ask again."""
+        waits = [timeout, *(channel.waits_s() for channel in self._channels)]
+        known = [seconds for seconds in waits if seconds is not None]
+        super().get(callback, timeout=min(known, default=None))
+
     def on_readable(self, fileno: int) -> Any:
         """Data came: an answer, a notice, or the end of the connection."""
         found = self._fd_to_chan.get(fileno)
@@ -179,26 +184,10 @@ class ClaimingMixin:
         connection.send_command(*script, *self._arguments(tenure, token.epoch, queues))
 
     def _arguments(self, tenure: Tenure, epoch: int, queues: list[str]) -> list[Any]:
-        store = tenure.store
-        keys, wire, me = store.keys, store.wire, tenure.instance
-        own = keys.own_queue("")
-        lists, names = [], []
-        for step in range(len(wire.steps)):
-            for queue in queues:
-                lists.append(wire.queue_keys(queue)[step])
-                names += [queue, store.shared_queue if queue.startswith(own) else queue]
-        of_fleet = [
-            keys.instance(me),
-            wire.prefix + keys.inflight(me, epoch),
-            wire.prefix + keys.inflight_index(me, epoch),
-            keys.paused_queues(),
-            keys.cancelled(),
-            keys.paused_tasks(),
-            keys.shelf_index("delayed"),
-            keys.shelf("delayed"),
-        ]
-        total = len(of_fleet) + len(lists)
-        return [total, *of_fleet, *lists, epoch, self._token, MOVE_DUE, *names]
+        keys, arguments = keys_and_arguments(
+            tenure.store, tenure.instance, epoch, self._token, queues
+        )
+        return [len(keys), *keys, *arguments]
 
     def _turn_name(self, connection: Any, epoch: int) -> None:
         """Give the connection the name of a new epoch: by it the fleet sees that we live."""
@@ -223,6 +212,12 @@ class ClaimingMixin:
         self._tracked = connection._sock
         self._script_sent = False
         self._named = -1
+
+    def waits_s(self) -> float | None:
+        """For how long it goes on waiting for a notice, s; None if it awaits none."""
+        if self._waits_until is None:
+            return None
+        return max(0.0, self._waits_until - SYSTEM.monotonic())
 
     def ask_again_if_due(self) -> None:
         """Stop waiting for a notice when the time is over: the next poll asks."""
@@ -268,6 +263,8 @@ class ClaimingMixin:
             raise Empty
         due_s = answer[1] / 1000 if answer[1] >= 0 else ASK_AGAIN_S
         self._wait(min(due_s, ASK_AGAIN_S if self._has_notices else POLL_S))
+        # A notice that came right behind the answer has been read with it, and wakes no poll.
+        self.read_notices()
         raise Empty
 
     def _wait(self, seconds: float) -> None:
@@ -278,15 +275,16 @@ class ClaimingMixin:
 
     def read_notices(self) -> None:
         """Read what the server told unasked; notices say only that it is worth asking again."""
-        connection = self.client.connection
+        connection, told = self.client.connection, False
         try:
             while connection.can_read(timeout=0):
                 connection.read_response(push_request=True)
+                told = True
         except self.connection_errors:  # type: ignore[attr-defined]
             connection.disconnect()
             self._waits_until = self._in_poll = None
             return
-        if self._waits_until is None:
+        if not told or self._waits_until is None:
             return
         self._futile += 1
         if self._futile >= FUTILE:
@@ -310,7 +308,10 @@ class ClaimingMixin:
         except BrokerError as error:
             # It stays held by nobody's hand here, and is found and given back.
             log.warning("a message that was taken is given back later: %s", error)
-            return False
+        except Exception as error:
+            log.exception("a message cannot be judged and is put into quarantine")
+            self._set_aside(claimed, tenure, f"cannot be judged: {type(error).__name__}")
+        return False
 
     def _start(self, callback: Any, claimed: Claimed, tenure: Tenure) -> None:
         try:
@@ -321,7 +322,13 @@ class ClaimingMixin:
             # What the gate let through and Celery stumbles over must not end the worker.
             log.exception("a message cannot be started and is put into quarantine")
             virtual.QoS.ack(self.qos, claimed.token)
-            tenure.quarantine(claimed, f"cannot be started: {type(error).__name__}")
+            self._set_aside(claimed, tenure, f"cannot be started: {type(error).__name__}")
+
+    def _set_aside(self, claimed: Claimed, tenure: Tenure, reason: str) -> None:
+        try:
+            tenure.quarantine(claimed, reason)
+        except BrokerError as error:
+            log.warning("a message is not yet in quarantine, and is tried again: %s", error)
 
     @property
     def _real_errors(self) -> tuple[type[Exception], ...]:

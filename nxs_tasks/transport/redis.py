@@ -1,7 +1,7 @@
 """The transports of a fleet, and the connection that chooses them in place of kombu's.
 
-`Fleet(app)` gives the app this connection class. So URLs, schemes, TLS and failover stay kombu's, and
-what reads the app's broker URL (Flower) sees `redis://` as before.
+`Fleet(app)` gives the app this connection class. So URLs, schemes, TLS and failover stay kombu's,
+and what reads the app's broker URL (Flower) sees `redis://` as before.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What a worker looks at before Celery gets a message that it has taken.
 
 Celery drops what it does not understand or know, and keeps what is not due in its memory. Here
-nothing is dropped and nothing is kept: a broken message goes into quarantine with the reason; a task
-that this worker does not know goes to one that does, or is parked until there is one; what is not
-due waits in Redis; what is paused waits there too; and of what is cancelled Celery is told, so that
-it announces and acknowledges it as revoked.
+nothing is dropped and nothing is kept: a broken message goes into quarantine with the reason; a
+task that this worker does not know goes to one that does, or is parked until there is one; what is
+not due waits in Redis; what is paused waits there too; and of what is cancelled Celery is told, so
+that it announces and acknowledges it as revoked.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class Intents(Protocol):
     def is_paused(self, task: str) -> bool:
         """Whether tasks of that name wait."""
 
+    def put_aside(self, task: str) -> None:
+        """Called after a paused task was put aside."""
+
 
 class Gate:
     """Decides whether Celery gets a message; puts it elsewhere if not."""
@@ -73,6 +76,7 @@ class Gate:
             return False
         if claimed.intents and self._intents.is_paused(task):
             self._shelve(claimed, PAUSED, self._tenure.store.now(), "is paused")
+            self._intents.put_aside(task)
             return False
         return not self._is_early(claimed)
 

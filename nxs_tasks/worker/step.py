@@ -39,6 +39,7 @@ from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_dis
 from nxs_tasks.worker.endings import EndingMixin
 from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
+from nxs_tasks.worker.intents import WorkerIntents
 from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.strays import Strays, known_tokens
 from nxs_tasks.worker.tally import Tally, count_tasks
@@ -53,14 +54,6 @@ CONTROL_QUEUES = "nxs.control"
 #: Between two tries to reach a broker that is not up yet, and how long in all.
 RETRY_S = 2.0
 RETRY_IN_ALL_S = 24 * 3600.0
-
-
-class NoIntents:
-    def is_cancelled(self, task_id: str) -> bool:
-        return False
-
-    def is_paused(self, task: str) -> bool:
-        return False
 
 
 class WorkerRefused(click.ClickException):
@@ -127,7 +120,7 @@ class InstanceStep(bootsteps.StartStopStep):
         self._identity = Identity(process=process, profile=profile)
         settings = runtime.settings
         tenure = Tenure(store, worker.hostname, epoch, lost_holders=settings.lost_holders)
-        tenure.gate = Gate(app, tenure, NoIntents())
+        tenure.gate = Gate(app, tenure, WorkerIntents(store))
         self._tenure = tenure
         rescue_predecessors(tenure)
         self._name_connections(app, tenure)

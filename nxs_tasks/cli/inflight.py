@@ -1,0 +1,55 @@
+"""`nxs inflight`: who holds which message, since when, with which epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, print_json
+from nxs_tasks.policy.fleet.rescue import why_gone
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.store.queues import Queues
+
+
+def inflight(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show every task that a process holds: taken off its queue, and not yet done."""
+    runtime: Runtime = context.obj.runtime()
+    store = runtime.store()
+    snapshot = store.snapshot(full=True)
+    gone = {(h.instance, h.epoch): why_gone(h, snapshot) for h in snapshot.holders}
+    rows: list[dict[str, Any]] = [
+        {
+            "task_id": h.envelope.task_id,
+            "task": h.envelope.task,
+            "instance": h.instance,
+            "epoch": h.epoch,
+            "since": h.since,
+            "held_s": None if h.since is None else max(0.0, snapshot.taken_at - h.since),
+            "lost_holders": len(h.envelope.lost),
+            "gone": gone.get((h.instance, h.epoch), ""),
+        }
+        for h in Queues(store).all_held()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        console().print("nobody holds a task")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("TASK", "ID", "HOLDER", "EPOCH", "FOR", "LOST"):
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["task"] or UNKNOWN,
+            row["task_id"] or UNKNOWN,
+            row["instance"],
+            str(row["epoch"]),
+            age(row["held_s"]),
+            str(row["lost_holders"]),
+        )
+    console().print(table)
+    for reason in sorted({r["gone"] for r in rows if r["gone"]}):
+        console().print(f"! held by a process that is gone ({reason}): it is rescued", markup=False)
