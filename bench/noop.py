@@ -27,6 +27,8 @@ if os.environ.get("BENCH_FLEET"):
     fleet = Fleet(app)
 
 
-@app.task(name="noop.nothing", shared=False)
-def nothing() -> None:
+def _nothing() -> None:
     """Do nothing."""
+
+
+nothing = app.task(_nothing, name="noop.nothing", shared=False)

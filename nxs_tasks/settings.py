@@ -84,6 +84,12 @@ class Settings:
     gone_kept: float = knob(3600.0, "s", "how long a GONE instance stays in the status table")
     outcome_days: int = knob(7, "days", "window of historical reliability")
 
+    server_fsync: str = knob(
+        "always",
+        "mode",
+        "when the embedded server has its file on disk: always, or everysec, which is faster and "
+        "may lose what it accepted in its last second",
+    )
     zombie_after: float = knob(
         30.0, "s", "silence with connections left: a ZOMBIE, what waits for it goes to others"
     )
@@ -91,6 +97,9 @@ class Settings:
         60.0, "s", "silence of a ZOMBIE after which it is GONE and what it runs goes to others"
     )
     lost_holders: int = knob(3, "times", "a task whose holder died so often is put into quarantine")
+    cancel_days: int = knob(
+        7, "days", "a cancelled task is remembered for so long, and can be taken back"
+    )
     submit_deadline: float = knob(
         2.0, "s", "a submission answers within this, whatever the broker does"
     )
@@ -128,6 +137,12 @@ class Settings:
             self.evict_after,
             f"must be above zombie_after ({self.zombie_after} s), and that not below "
             f"silent_after ({self.silent_after} s)",
+        )
+        _require(
+            self.server_fsync in ("always", "everysec"),
+            "server_fsync",
+            self.server_fsync,
+            "must be always or everysec",
         )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for name in ("gone_after", "silent_after"):

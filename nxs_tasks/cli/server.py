@@ -16,11 +16,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def server_spec(data_dir: Path, port: int, lock: int) -> Spec:
+def server_spec(data_dir: Path, port: int, lock: int, fsync: str) -> Spec:
     """How to run the server: loopback only, append-only file, never evicting.
 
-    `lock` is a locked file descriptor. The server keeps it open, so that the data is locked for as
-    long as it lives, whatever becomes of us: two servers on one append-only file destroy it.
+    `fsync` is Valkey's `appendfsync`. `lock` is a locked file descriptor. The server keeps it open,
+    so that the data is locked for as long as it lives, whatever becomes of us: two servers on one
+    append-only file destroy it.
 
     Raises `SettingError` if the wheel is not installed.
     """
@@ -41,7 +42,7 @@ def server_spec(data_dir: Path, port: int, lock: int) -> Spec:
             "--port", str(port),
             "--dir", str(data_dir),
             "--appendonly", "yes",
-            "--appendfsync", "everysec",
+            "--appendfsync", fsync,
             "--save", "",
             "--maxmemory-policy", "noeviction",
             "--daemonize", "no",

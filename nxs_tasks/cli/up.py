@@ -110,7 +110,8 @@ def _run(target: Target, plan: Plan, home: Path, lock: int, out: Console) -> int
     code = EXIT_INTERRUPTED
     try:
         with Supervisor(home / "logs", os.environ) as supervisor:
-            server = server_spec(home / "server", plan.port, lock)
+            fsync = load().settings.server_fsync
+            server = server_spec(home / "server", plan.port, lock, fsync)
             code = _bring_up_and_work(target, plan, home, server, supervisor, out)
             if not plan.once:
                 out.print("the fleet stays up until Ctrl-C", style="bold")

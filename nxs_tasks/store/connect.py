@@ -185,6 +185,16 @@ def _explain(error: Exception, where: str) -> BrokerError:
     return BrokerError(f"the server at {where} answers: {said}")
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether the server refused a command because it may use no more memory."""
+    return isinstance(error, redis.exceptions.OutOfMemoryError)
+
+
+def forgot_script(error: Exception) -> bool:
+    """Whether the server does not know the script that it was asked for by its name."""
+    return isinstance(error, redis.exceptions.NoScriptError)
+
+
 def require_version(info: Mapping[str, Any], url: str) -> None:
     """Raises `BrokerTooOld` when INFO tells a version below `OLDEST_SERVER`."""
     text = str(info.get("redis_version", ""))

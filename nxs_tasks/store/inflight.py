@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from nxs_tasks.errors import MessageError, Stale
@@ -29,10 +29,18 @@ class Move:
     text: str
     entry: str = ""
     at: float | None = None
+    back: bool = False  # to the end of the line, else to be taken next
 
     def arguments(self) -> tuple[str, str, str, str, str]:
         """As the script takes them."""
-        return self.token, self.key, self.text, self.entry, "" if self.at is None else repr(self.at)
+        end = "back" if self.back else "front"
+        return (
+            self.token,
+            self.key,
+            self.text,
+            self.entry,
+            end if self.at is None else repr(self.at),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +110,11 @@ class Inflight:
         lost_at: float | None = None,
         lost_holders: int = 0,
         dead: bool = False,
+        last: bool = False,
     ) -> Returned:
         """Put what a process holds (or only `tokens`) back, to be taken next, oldest first.
+
+        With `last` it goes to the end of the line instead.
 
         `home(task, queue)` says to which queue. With `lost_at` (s) the process counts as lost for
         each, and what has lost its holder `lost_holders` times goes to quarantine; so does what is
@@ -118,7 +129,7 @@ class Inflight:
                 for token, entry in batch
             ]
             # One call for each kind, so that each can be counted.
-            back = [move for move in moves if not move.entry]
+            back = [replace(move, back=last) for move in moves if not move.entry]
             aside = [move for move in moves if move.entry]
             to_queues += self.relocate(instance, epoch, back, dead=dead)
             if aside:

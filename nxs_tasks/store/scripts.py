@@ -15,6 +15,14 @@ def text(name: str) -> str:
     return (FOLDER / f"{name}.lua").read_text()
 
 
+def sparing(script: str) -> str:
+    """The same script, allowed to run when the server may use no more memory (Redis 7 and later).
+
+    For what frees memory, or moves what is there: work must go on, or memory never becomes free.
+    """
+    return f"#!lua flags=allow-oom\n{script}"
+
+
 def load(client: Client) -> dict[str, Any]:
     """Every script by the name of its file."""
     names = [entry.name.removesuffix(".lua") for entry in FOLDER.iterdir()]

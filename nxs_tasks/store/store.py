@@ -18,7 +18,7 @@ from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
 from nxs_tasks.policy.fleet.placement import home
 from nxs_tasks.store import scripts
-from nxs_tasks.store.connect import Client, explained, require_version
+from nxs_tasks.store.connect import Client, explained, out_of_memory, require_version
 from nxs_tasks.store.keys import Keys, Wire
 from nxs_tasks.store.message import read, reroute
 
@@ -30,6 +30,8 @@ STREAM_LENGTH = 20_000
 STATES: dict[str, State] = {state.value: state for state in State}
 #: What reading a value that somebody else has written may raise.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+#: Scripts that free memory or move what is there, so that they run when there is no more.
+MAKE_ROOM = frozenset({"acknowledge", "relocate", "unshelve", "heartbeat", "transition"})
 #: Between the fields of a row of the snapshot script.
 SEPARATOR = "\x1f"
 #: Index of the last one, which is free text.
@@ -56,8 +58,15 @@ class FleetStore:
 
     def call(self, script: str, keys: list[str], args: Iterable[Any]) -> Any:
         """Run one script with our errors."""
+        given = list(args)
         with explained(self.url):
-            return self._scripts[script](keys=keys, args=list(args))
+            try:
+                return self._scripts[script](keys=keys, args=given)
+            except Exception as error:
+                if script not in MAKE_ROOM or not out_of_memory(error):
+                    raise
+                text = scripts.sparing(scripts.text(script))
+                return self.client.eval(text, len(keys), *keys, *given)
 
     # server
 
@@ -338,7 +347,8 @@ class FleetStore:
         could be run. What is no message stays, because it would harm whoever takes it. Raises
         `Stale`.
         """
-        snapshot, own = self.snapshot(), self.keys.own_queue
+        # It may live, and be the one with the shortest line; yet it takes none.
+        snapshot, own = self.snapshot().without(decision.instance), self.keys.own_queue
 
         def where(task: str) -> str | None:
             return home(task, snapshot, own, decision.target)

@@ -35,7 +35,8 @@ from nxs_tasks.clock import SYSTEM
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.store import scripts
 from nxs_tasks.store.claim import keys_and_arguments
-from nxs_tasks.store.message import LOST_HEADER, UNIQUE_HEADER
+from nxs_tasks.store.connect import forgot_script, out_of_memory
+from nxs_tasks.store.message import LOST_HEADER
 from nxs_tasks.store.token import parse
 from nxs_tasks.transport.tenure import Claimed, Ending, Tenure
 
@@ -52,8 +53,8 @@ FUTILE = 3
 SPREAD_S = 0.05
 
 SCRIPT = scripts.text("claim")
-#: What the server calls it once it has seen it.
-SCRIPT_NAME = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+#: The same for a server that may use no more memory.
+SPARING_SCRIPT = scripts.sparing(SCRIPT)
 
 
 class ClaimingQoS(kombu_redis.QoS):
@@ -82,19 +83,7 @@ class ClaimingQoS(kombu_redis.QoS):
         if tenure is None or parse(tag) is None:
             fallback(tag)
             return
-        headers = getattr(self._delivered.get(tag), "headers", None) or {}
-        finished = tag not in tenure.unfinished
-        tenure.settle(
-            Ending(
-                token=tag,
-                requeue=requeue,
-                lost=tag in tenure.lost,
-                unique_key=str(headers.get(UNIQUE_HEADER) or "") if finished else "",
-                task_id=str(headers.get("id") or ""),
-            )
-        )
-        tenure.lost.discard(tag)
-        tenure.unfinished.discard(tag)
+        tenure.end(tag, self._delivered.get(tag), requeue=requeue)
         virtual.QoS.ack(self, tag)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -150,6 +139,7 @@ class ClaimingMixin:
     _waits_until: float | None = None  # a notice is awaited, not an answer
     _tracked: Any = None  # the socket on which notices are on
     _has_notices = False
+    _script = SCRIPT
     _script_sent = False
     _named = -1  # the epoch that the connection's name has
     _futile = 0
@@ -179,9 +169,14 @@ class ClaimingMixin:
         token = tenure.next_token()
         self._token = str(token)
         self._turn_name(connection, token.epoch)
-        script = ("EVALSHA", SCRIPT_NAME) if self._script_sent else ("EVAL", SCRIPT)
+        connection.send_command(*self._call(), *self._arguments(tenure, token.epoch, queues))
+
+    def _call(self) -> tuple[str, str]:
+        """The script by its name, if the server has seen it on this connection."""
+        if self._script_sent:
+            return "EVALSHA", sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._script_sent = True
-        connection.send_command(*script, *self._arguments(tenure, token.epoch, queues))
+        return "EVAL", self._script
 
     def _arguments(self, tenure: Tenure, epoch: int, queues: list[str]) -> list[Any]:
         keys, arguments = keys_and_arguments(
@@ -240,8 +235,11 @@ class ClaimingMixin:
             self._in_poll = None
             raise
         except self.ResponseError as error:  # type: ignore[attr-defined]
-            if self._script_sent and "NOSCRIPT" in str(error):
+            if forgot_script(error):
                 self._script_sent = False
+                self._wait(0.0)
+            elif out_of_memory(error) and self._script is SCRIPT:
+                self._script, self._script_sent = SPARING_SCRIPT, False
                 self._wait(0.0)
             else:
                 log.error("the broker refuses to hand out work: %s", error)
@@ -298,7 +296,7 @@ class ClaimingMixin:
         callback = self.connection._callbacks.get(queue)
         if callback is None:
             log.warning("nobody here consumes %s any more, the message goes back", queue)
-            tenure.settle(Ending(claimed.token, requeue=True))
+            tenure.settle(Ending(claimed.token, requeue=True, stray=True))
         elif self._may_pass(claimed, tenure):
             self._start(callback, claimed, tenure)
 

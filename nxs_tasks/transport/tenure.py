@@ -17,6 +17,7 @@ from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.inflight import Inflight
+from nxs_tasks.store.message import UNIQUE_HEADER
 from nxs_tasks.store.token import Token, parse
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Ending:
     token: str
     requeue: bool = False  # else it is dropped
     lost: bool = False  # requeued because the pool process that ran it died
+    stray: bool = False  # requeued because this process never had it in its hands
     unique_key: str = ""
     task_id: str = ""
 
@@ -72,6 +74,7 @@ class Tenure:
     asked: str = ""
     #: Acknowledgements that came too late, in all.
     refused: int = 0
+    _ended: set[str] = field(default_factory=set)
     _telling: set[str] = field(default_factory=set)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -85,6 +88,25 @@ class Tenure:
         token = Token(self.instance, self.epoch, next(self._numbers))
         self.asked = str(token)
         return token
+
+    def end(self, token: str, message: Any, *, requeue: bool) -> None:
+        """A task is done with: told once, by whoever comes first of Celery and kombu."""
+        if token in self._ended:
+            self._ended.discard(token)
+            return
+        self._ended.add(token)
+        headers = getattr(message, "headers", None) or {}
+        done = not requeue and token not in self.unfinished
+        ending = Ending(
+            token=token,
+            requeue=requeue,
+            lost=token in self.lost,
+            unique_key=str(headers.get(UNIQUE_HEADER) or "") if done else "",
+            task_id=str(headers.get("id") or ""),
+        )
+        self.lost.discard(token)
+        self.unfinished.discard(token)
+        self.settle(ending)
 
     def settle(self, ending: Ending) -> None:
         """Tell the broker how a message ended; kept for later if it does not answer."""
@@ -135,6 +157,8 @@ class Tenure:
             tokens=[ending.token],
             lost_at=self.store.now() if ending.lost else None,
             lost_holders=self.lost_holders,
+            # A task that asks for it again and again must not keep all others waiting.
+            last=not ending.lost and not ending.stray,
         )
         return bool(back.to_queues or back.to_quarantine)
 

@@ -3,6 +3,9 @@
 Celery says "acknowledge" or "requeue" and not why. Two whys matter: the pool process that ran the
 task died (the message has lost a holder), and the task will be retried (it is not done, so it keeps
 its `unique_key`).
+
+Celery also says it by way of its event loop, which forgets what it had still to do when it loses
+the broker: a task that was done would run again. So the broker is told here, at once.
 """
 
 from __future__ import annotations
@@ -23,6 +26,19 @@ class EndingMixin:
 
     tenure: Tenure
     message: Any
+    acknowledged: bool
+
+    def acknowledge(self) -> Any:
+        """The task is done with."""
+        if not self.acknowledged:
+            self.tenure.end(self.message.delivery_tag, self.message, requeue=False)
+        return super().acknowledge()  # type: ignore[misc]
+
+    def reject(self, requeue: bool = False) -> Any:
+        """The message is refused, or is to be delivered anew."""
+        if not self.acknowledged:
+            self.tenure.end(self.message.delivery_tag, self.message, requeue=requeue)
+        return super().reject(requeue=requeue)  # type: ignore[misc]
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Note the death of a pool process."""

@@ -32,7 +32,8 @@ def take_name(
     seen_epoch = store.epoch(instance_id)
     snapshot = store.snapshot(full=True)
     before = snapshot.get(instance_id)
-    if before is not None and _may_live(before, snapshot.taken_at, settings):
+    ours = before is not None and before.identity == identity  # an answer was lost
+    if before is not None and not ours and _may_live(before, snapshot.taken_at, settings):
         # Still connected and heard of lately: if it lives, its next heartbeat comes now.
         def beats_on() -> bool:
             seen = store.snapshot().get(instance_id)

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from celery import bootsteps, signals
@@ -31,7 +32,7 @@ from nxs_tasks.model.decision import Release, Transition
 from nxs_tasks.model.instance import Profile
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
-from nxs_tasks.runtime import Runtime, runtime_of
+from nxs_tasks.runtime import runtime_of
 from nxs_tasks.store.homes import homes
 from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.consumption import read_consumption
@@ -55,6 +56,8 @@ CONTROL_QUEUES = "nxs.control"
 RETRY_S = 2.0
 RETRY_IN_ALL_S = 24 * 3600.0
 
+T = TypeVar("T")
+
 
 class WorkerRefused(click.ClickException):
     """A worker that cannot be part of the fleet: `celery worker` prints the reason and ends."""
@@ -77,7 +80,8 @@ class InstanceStep(bootsteps.StartStopStep):
             self._runtime.require_accepted()
             # The app may have been configured further after Fleet(app).
             check(conf)
-            wait_for_server(self._runtime, _is_patient(conf))
+            self._patient = _is_patient(conf)
+            patiently(self._runtime.store().check_server, self._patient)
             self._refuse_foreign_control(queues)
             if self._runtime.keys.control_queue() in queues:
                 self.enabled = False
@@ -114,15 +118,11 @@ class InstanceStep(bootsteps.StartStopStep):
             tags=runtime.settings.tag_set,
             versions=tuple(sorted(_versions().items())),
         )
-        process = runtime.identity()
-        store = runtime.store()
-        epoch = take_name(store, worker.hostname, process, profile, runtime.settings)
-        self._identity = Identity(process=process, profile=profile)
-        settings = runtime.settings
-        tenure = Tenure(store, worker.hostname, epoch, lost_holders=settings.lost_holders)
+        self._identity = Identity(process=runtime.identity(), profile=profile)
+        tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
+        store = tenure.store
         tenure.gate = Gate(app, tenure, WorkerIntents(store))
         self._tenure = tenure
-        rescue_predecessors(tenure)
         self._name_connections(app, tenure)
         own = store.keys.own_queue(worker.hostname)
         app.amqp.queues[own] = Queue(own, Exchange(""), routing_key=own, no_declare=True)
@@ -130,6 +130,15 @@ class InstanceStep(bootsteps.StartStopStep):
         self._needed = [own, *(q for q in queues if q == runtime.shared_queue)]
         self._tally = Tally()
         count_tasks(app, self._tally, EndingMixin, tenure=tenure)
+
+    def _take_place(self, name: str, profile: Profile) -> Tenure:
+        """Take the node name, and give back what the process before held."""
+        runtime, store = self._runtime, self._runtime.store()
+        settings = runtime.settings
+        epoch = take_name(store, name, runtime.identity(), profile, settings)
+        tenure = Tenure(store, name, epoch, lost_holders=settings.lost_holders)
+        rescue_predecessors(tenure)
+        return tenure
 
     def _name_connections(self, app: Any, tenure: Tenure) -> None:
         keys, name, epoch = tenure.store.keys, tenure.instance, tenure.epoch
@@ -247,12 +256,13 @@ def set_transport_options(app: Any, **options: Any) -> None:
     app.conf.broker_transport_options = {**(app.conf.broker_transport_options or {}), **options}
 
 
-def wait_for_server(runtime: Runtime, patient: bool) -> None:
-    """Return when the broker serves. Unreachable = try again if `patient`; else raise."""
+def patiently(action: Callable[[], T], patient: bool) -> T:
+    """What `action` returns. Broker unreachable = try again if `patient`; else raise."""
+    found: list[T] = []
 
-    def served() -> bool:
+    def done() -> bool:
         try:
-            runtime.store().check_server()
+            found.append(action())
         except BrokerUnreachable as error:
             if not patient:
                 raise
@@ -260,7 +270,9 @@ def wait_for_server(runtime: Runtime, patient: bool) -> None:
             return False
         return True
 
-    wait_until(served, RETRY_IN_ALL_S, RETRY_S)
+    if not wait_until(done, RETRY_IN_ALL_S, RETRY_S):
+        raise BrokerUnreachable(f"no server for {RETRY_IN_ALL_S / 3600:.0f} hours")
+    return found[0]
 
 
 def _is_patient(conf: Any) -> bool:

@@ -48,7 +48,7 @@ class Strays:
         self._suspects = strays - given_back
         for token in given_back:
             log.warning("%s is held and known to nobody here: it is given back", token)
-            tenure.settle(Ending(token, requeue=True))
+            tenure.settle(Ending(token, requeue=True, stray=True))
         return len(given_back)
 
 

@@ -8,8 +8,8 @@
 -- ARGV[1] instance id   ARGV[2] epoch
 -- ARGV[3] "1" = only if that process is no longer part of the fleet
 -- ARGV[4], … for each message five: token, key of the list or of the shelf's hash, text to write,
---   and for a shelf entry id and time, else two empty texts. Appended to a list each comes to be
---   taken next, so the oldest is given last.
+--   and for a shelf entry id and time; for a list an empty id, and "front" to be taken next (so the
+--   oldest is given last) or "back" to wait at the end of the line
 --
 -- Returns the number moved; -1 if the process is (again) part of the fleet.
 
@@ -23,7 +23,7 @@ for i = 4, #ARGV, 5 do
   local token, key, text, entry, at = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   if redis.call('HEXISTS', KEYS[2], token) == 1 then
     if entry == '' then
-      redis.call('RPUSH', key, text)
+      redis.call(at == 'back' and 'LPUSH' or 'RPUSH', key, text)
     else
       redis.call('HSET', key, entry, text)
       redis.call('ZADD', (string.gsub(key, ':shelf:', ':shelf-index:', 1)), at, entry)

@@ -1,0 +1,48 @@
+"""A failure that the worker's main process reports is stored first, and acknowledged then.
+
+Where a pool process dies, the main process stores the failure in its place. Celery acknowledges the
+message before it does so. A result of a task counts only while its message is held, so here the
+acknowledgement waits; and a main process that dies in between leaves a message behind, and not a
+task without an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nxs_tasks.transport.fence import fence_of
+
+
+class AckLastMixin:
+    """For Celery's `Request`."""
+
+    app: Any
+    _context: Any
+    _nxs_waiting: list[Callable[[], Any]] | None = None
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """Report the failure on behalf of the request, and settle the message at the end."""
+        self._nxs_waiting = []
+        try:
+            with fence_of(self.app).on_behalf_of(self._context):
+                return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            waiting, self._nxs_waiting = self._nxs_waiting, None
+            for settle in waiting or ():
+                settle()
+
+    def acknowledge(self) -> Any:
+        """Acknowledge, later if a failure is being reported."""
+        return self._now_or_later(super().acknowledge)  # type: ignore[misc]
+
+    def reject(self, requeue: bool = False) -> Any:
+        """Refuse the message, later if a failure is being reported and it will not come back."""
+        refuse = super().reject  # type: ignore[misc]
+        return refuse(requeue) if requeue else self._now_or_later(refuse)
+
+    def _now_or_later(self, settle: Callable[[], Any]) -> Any:
+        if self._nxs_waiting is None:
+            return settle()
+        self._nxs_waiting.append(settle)
+        return None
