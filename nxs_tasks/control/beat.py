@@ -22,6 +22,9 @@ from nxs_tasks.store.leases import BeatLease
 
 log = logging.getLogger(__name__)
 
+#: Failures in a row before a beat lets another one lead. One alone may be the fault of its entry.
+MOST_FAILURES = 3
+
 
 class FleetScheduler(Scheduler):
     """Celery's scheduler, made safe to run on several nodes. Set by `Fleet(app)`."""
@@ -34,7 +37,21 @@ class FleetScheduler(Scheduler):
         )
         self._term: int | None = None  # of our lead, None while standing by
         self._renewed_at = float("-inf")
+        self._failures = 0  # sendings in a row that failed
         super().__init__(app, *args, **kwargs)
+
+    def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send what is due. After a failure connect anew; after several, give up the lead."""
+        try:
+            sent = super().apply_async(entry, *args, **kwargs)
+        except Exception:
+            self._failures += 1
+            # Celery would go on with a connection that the server has closed, for ever.
+            for kept in ("producer", "connection"):
+                self.__dict__.pop(kept, None)
+            raise
+        self._failures = 0
+        return sent
 
     @property
     def _renew_every(self) -> float:
@@ -48,6 +65,9 @@ class FleetScheduler(Scheduler):
 
     def _lead(self) -> bool:
         now = self._runtime.clock.monotonic()
+        if self._failures >= MOST_FAILURES:
+            self._give_up_lead(now)
+            return False
         if self._term is not None and now - self._renewed_at < self._renew_every:
             return True
         try:
@@ -63,6 +83,17 @@ class FleetScheduler(Scheduler):
         self._term = term if held else None
         self._renewed_at = now
         return held
+
+    def _give_up_lead(self, now: float) -> None:
+        """Let another beat lead; stand by for one period, then try again."""
+        log.warning("this beat could not send, and gives up the lead for a while")
+        self._failures = 0
+        try:
+            self._lease.resign()
+        except NxsError as error:
+            log.warning("the lease is left to run out: %s", error)
+        self._term = None
+        self._renewed_at = now
 
     def _go_on_from(self, runs: dict[str, tuple[float, int]]) -> None:
         for name, (at, count) in runs.items():

@@ -81,6 +81,9 @@ class ClaimingQoS(kombu_redis.QoS):
     def _end(self, tag: str, requeue: bool, fallback: Callable[[str], None]) -> None:
         tenure: Tenure | None = self.channel.nxs_tenure
         if tenure is None or parse(tag) is None:
+            if self.channel.connection is None:
+                # Closed meanwhile. kombu stumbles over it in a way that ends the worker.
+                raise ConnectionResetError("the channel that the message came by is closed")
             fallback(tag)
             return
         tenure.end(tag, self._delivered.get(tag), requeue=requeue)

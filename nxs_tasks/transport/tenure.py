@@ -128,6 +128,10 @@ class Tenure:
                 self.unsettled[token] = ending
                 log.warning("%d ended task(s) are told later: %s", len(self.unsettled), error)
                 return
+            except Exception:
+                # Whatever it is: an ending that is forgotten makes its task run again.
+                self.unsettled[token] = ending
+                log.exception("how %s ended cannot be told, and is tried again", token)
             finally:
                 self._telling.discard(token)
 

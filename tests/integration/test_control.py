@@ -6,6 +6,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,20 +21,38 @@ from nxs_tasks.control import jobs
 from nxs_tasks.control.beat import FleetScheduler
 from nxs_tasks.control.effects import apply_all
 from nxs_tasks.errors import HistoryError
-from nxs_tasks.model.decision import Decision, Forget, Nothing, Outcome, Release, Transition
+from nxs_tasks.model.decision import (
+    Decision,
+    Forget,
+    Nothing,
+    Outcome,
+    Release,
+    Rescue,
+    Transition,
+)
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.record import TickRecord
+from nxs_tasks.model.shelf import QUARANTINE
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.policy.fleet.rescue import rescue
 from nxs_tasks.runtime import ATTRIBUTE, Runtime
 from nxs_tasks.store import FleetStore, connect
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.leases import BeatLease
+from nxs_tasks.store.message import read
+from nxs_tasks.store.shelves import Shelves
 from tests.conftest import MakeApp, Server, add_instance, beat, new_store, set_back
+from tests.integration.holding import TAKEN, Process
+from tests.integration.messages import OWN, SHARED, contents, message, put, task_ids
 
 DAY_S = 86_400.0
 #: Silence counts from the start of the server, and that of the tests is young.
 QUICK = {"heartbeat_period": 0.1, "gone_after": 1.5}
+#: The same for a silence with connections left, which are ended after that of `evict_after`.
+ZOMBIES = {**QUICK, "silent_after": 1.0, "zombie_after": 1.5}
+#: What follows when w1 is gone.
+GONE, RELEASED, RESCUED = [(what, "w1", True) for what in ("GONE", "Release", "Rescue")]
 
 
 def look(runtime: Runtime, instance_id: str = "w1") -> Instance:
@@ -90,7 +109,9 @@ def connected(url: str, instance_id: str, epoch: int) -> Iterator[None]:
         yield
 
 
-class TestLifecycle:
+class Lives:
+    """Instances by hand, on a server that runs for long enough."""
+
     @pytest.fixture
     def runtime(self, make_app: MakeApp, url: str) -> Runtime:
         runtime = make_app(url, **QUICK).runtime
@@ -102,6 +123,8 @@ class TestLifecycle:
     def silence(self, store: FleetStore, instance_id: str = "w1", seconds: float = 20.0) -> None:
         set_back(store, instance_id, "beat_at", seconds)
 
+
+class TestLifecycle(Lives):
     def test_no_fleet_is_no_work(self, runtime: Runtime) -> None:
         assert jobs.lifecycle(runtime) == []
 
@@ -135,8 +158,7 @@ class TestLifecycle:
         add_instance(store, "w1", ok=3)
         store.client.lpush(store.keys.own_queue("w1"), sent("a"), sent("b"))
         self.silence(store)
-        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
-        assert acted(jobs.lifecycle(runtime)) == [("Release", "w1", True)]
+        assert acted(jobs.lifecycle(runtime)) == [GONE, RELEASED, RESCUED]
         assert waiting(store, "celery") == ["b", "a"]
         assert acted(jobs.lifecycle(runtime)) == []
         assert look(runtime).verdict == "is GONE"
@@ -152,17 +174,16 @@ class TestLifecycle:
         store = runtime.store()
         epoch = add_instance(store, "w1", State.GONE)
         set_back(store, "w1", "since", 4000)
-        store.client.hset(store.keys.inflight("w1", epoch), "tag", "message")
-        assert acted(jobs.lifecycle(runtime)) == []
+        store.client.hset(store.keys.inflight("w1", epoch), "tag", "no message")
+        assert acted(jobs.lifecycle(runtime)) == [RESCUED]
         assert look(runtime).verdict == "is GONE, still named as holder of 1"
-        store.client.delete(store.keys.inflight("w1", epoch))
         assert acted(jobs.lifecycle(runtime)) == [("Forget", "w1", True)]
 
     @pytest.mark.parametrize("state", [State.JOINING, State.DEGRADED, State.LEAVING, State.ZOMBIE])
     def test_from_any_living_state_to_gone(self, runtime: Runtime, state: State) -> None:
         add_instance(runtime.store(), "w1", state)
         self.silence(runtime.store())
-        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+        assert acted(jobs.lifecycle(runtime)) == [GONE, RESCUED]
         last = Events(runtime.store()).pending_transitions()[-1]
         assert (last.source, last.event) == (state, Event.SILENT_CLOSED)
 
@@ -173,7 +194,7 @@ class TestLifecycle:
             assert acted(jobs.lifecycle(runtime)) == []
             assert look(runtime).state is State.ACTIVE
         assert wait_until(lambda: look(runtime).connections == 0, deadline_s=5)
-        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+        assert acted(jobs.lifecycle(runtime)) == [GONE, RESCUED]
 
     def test_connections_of_an_older_process_are_none_of_this_one(
         self, runtime: Runtime, url: str
@@ -182,7 +203,7 @@ class TestLifecycle:
         epoch = add_instance(runtime.store(), "w1")
         self.silence(runtime.store())
         with connected(url, "w1", epoch - 1):
-            assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+            assert acted(jobs.lifecycle(runtime)) == [GONE, RESCUED, RESCUED]  # both processes
 
     def test_a_restart_of_the_server_condemns_nobody(
         self, make_app: MakeApp, own_server: Server
@@ -210,7 +231,7 @@ class TestLifecycle:
                 assert look(shy).state is State.ACTIVE
             finally:
                 client.execute_command("ACL", "DELUSER", "shy")
-        assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+        assert acted(jobs.lifecycle(runtime)) == [GONE, RESCUED]
 
     def test_leaving(self, runtime: Runtime, url: str) -> None:
         store = runtime.store()
@@ -235,7 +256,7 @@ class TestLifecycle:
             assert acted(jobs.lifecycle(runtime)) == []
             assert "1 held message(s) are not yet given back" in look(runtime).verdict
             store.client.delete(held)
-            assert acted(jobs.lifecycle(runtime)) == [("GONE", "w1", True)]
+            assert acted(jobs.lifecycle(runtime)) == [GONE, RESCUED]
         assert Events(store).pending_transitions()[-1].event == Event.DRAINED
 
     def test_a_second_run_changes_nothing(self, runtime: Runtime, url: str) -> None:
@@ -298,6 +319,164 @@ class TestLifecycle:
             ("GONE", "w1", False),
             ("GONE", "w2", True),
         ]
+
+
+class TestZombie(Lives):
+    """Silent with connections left: its machine is frozen, or it is cut off."""
+
+    def zombies(self, make_app: MakeApp, url: str, evict_after: float = 3600.0) -> Runtime:
+        return make_app(url, **ZOMBIES, evict_after=evict_after).runtime
+
+    def test_it_keeps_what_it_holds_and_loses_what_waits_for_it(
+        self, runtime: Runtime, make_app: MakeApp, url: str
+    ) -> None:
+        store = runtime.store()
+        process = Process(store)
+        put(store, SHARED, message("held"))
+        token = process.take()
+        put(store, OWN, message("waits"))
+        self.silence(store)
+        zombies = self.zombies(make_app, url)
+        with connected(url, "w1", process.epoch):
+            assert acted(jobs.lifecycle(zombies)) == [("ZOMBIE", "w1", True), RELEASED]
+            put(store, OWN, message("placed since"))
+            assert acted(jobs.lifecycle(zombies)) == [RELEASED]
+            assert acted(jobs.lifecycle(zombies)) == []
+            assert look(zombies).state is State.ZOMBIE
+            assert "no heartbeat for" in look(zombies).verdict
+        assert task_ids(store, SHARED) == ["placed since", "waits"]
+        assert process.held_ids() == ["held"]
+        assert process.acknowledge(token), "nobody else has been given it"
+
+    def test_one_that_stays_silent_is_gone_and_its_work_goes_to_others(
+        self, runtime: Runtime, make_app: MakeApp, url: str
+    ) -> None:
+        store = runtime.store()
+        process = Process(store)
+        put(store, SHARED, message("held"))
+        token = process.take()
+        process.is_now(State.ZOMBIE)
+        self.silence(store)
+        with connected(url, "w1", process.epoch):
+            assert acted(jobs.lifecycle(self.zombies(make_app, url))) == []
+            assert acted(jobs.lifecycle(self.zombies(make_app, url, 1.6))) == [GONE, RESCUED]
+        assert Events(store).pending_transitions()[-1].event == Event.TERMINATED
+        assert task_ids(store, SHARED) == ["held"]
+        assert not process.acknowledge(token)
+
+
+class TestRescue(Lives):
+    def test_in_the_run_that_finds_it_gone_its_work_is_given_back(self, runtime: Runtime) -> None:
+        store = runtime.store()
+        process = Process(store)
+        put(store, SHARED, message("a"), message("b"))
+        tokens = [process.take(), process.take()]
+        put(store, OWN, message("own"))
+        put(store, SHARED, message("waits"))
+        self.silence(store)
+        outcomes = jobs.lifecycle(runtime)
+        assert acted(outcomes) == [GONE, RELEASED, RESCUED]
+        assert outcomes[-1].detail == "2 task(s) given back"
+        assert task_ids(store, SHARED) == ["a", "b", "own", "waits"], "what was taken first"
+        [loss] = read(contents(store, SHARED)[0].decode()).lost
+        assert (loss["instance"], loss["epoch"]) == ("w1", process.epoch)
+        assert abs(loss["at"] - store.now()) < 60
+        assert [process.acknowledge(token) for token in tokens] == [False, False]
+        assert store.holders() == ()
+        assert acted(jobs.lifecycle(runtime)) == []
+
+    def test_of_every_process_that_is_gone_and_of_no_other(
+        self, runtime: Runtime, url: str
+    ) -> None:
+        store = runtime.store()
+        old = Process(store, "replaced")
+        forgotten, failed, alive = (Process(store, n) for n in ("forgotten", "failed", "alive"))
+        for process in (old, forgotten, failed, alive):
+            put(store, SHARED, message(f"of {process.instance}"))
+            process.take()
+        new = old.loses_its_name()
+        put(store, SHARED, message("of the new one"))
+        new.take()
+        failed.is_now(State.FAILED)
+        forgotten.is_forgotten()
+        store.client.srem(store.keys.members(), "forgotten")
+        with connected(url, "alive", 1), connected(url, "replaced", 2):
+            outcomes = jobs.lifecycle(runtime)
+        rescued = {
+            o.decision.instance: o.decision.reason
+            for o in outcomes
+            if isinstance(o.decision, Rescue) and o.applied
+        }
+        assert rescued == {
+            "failed": "its instance is FAILED",
+            "forgotten": "there is no record of its instance",
+            "replaced": "its name belongs to a process with epoch 2",
+        }
+        assert sorted(task_ids(store, SHARED)) == ["of failed", "of forgotten", "of replaced"]
+        assert (alive.held_ids(), new.held_ids()) == (["of alive"], ["of the new one"])
+
+    def test_what_kills_its_holders_is_put_into_quarantine(
+        self, make_app: MakeApp, url: str, runtime: Runtime
+    ) -> None:
+        runtime = make_app(url, **QUICK, lost_holders=2).runtime
+        store = runtime.store()
+        put(store, SHARED, message("poison"))
+        for n in (1, 2):
+            process = Process(store, f"w{n}")
+            process.take()
+            process.is_now(State.GONE)
+            *_, rescued = jobs.lifecycle(runtime)
+            assert isinstance(rescued.decision, Rescue)
+            aside = ", 1 put into quarantine" if n == 2 else ""
+            assert rescued.detail == f"{2 - n} task(s) given back{aside}"
+        [entry] = Shelves(store).entries(QUARANTINE)
+        assert (entry.task_id, entry.reason) == ("poison", "lost its holder 2 times, last w2")
+        assert contents(store, SHARED) == []
+
+    def test_it_goes_to_who_knows_it(self, runtime: Runtime, url: str) -> None:
+        store = runtime.store()
+        process = Process(store, "w1", tasks=("shop.pay",))
+        put(store, SHARED, message("a"))
+        process.take()
+        add_instance(store, "knows", tasks=("shop.pay",))
+        add_instance(store, "other", tasks=("shop.mail",))
+        process.is_now(State.GONE)
+        with connected(url, "knows", 1), connected(url, "other", 1):
+            assert acted(jobs.lifecycle(runtime)) == [RESCUED]
+        assert task_ids(store, store.keys.own_queue("knows")) == ["a"]
+
+    def test_one_that_comes_back_before_the_rescue_keeps_what_it_holds(
+        self, runtime: Runtime
+    ) -> None:
+        store = runtime.store()
+        process = Process(store)
+        put(store, SHARED, message("a"))
+        process.take()
+        process.is_now(State.GONE)
+        decisions = rescue(store.snapshot(full=True))
+        process.is_now(State.ACTIVE)
+        [outcome] = apply_all(decisions, store, runtime.settings)
+        assert (outcome.applied, outcome.detail) == (False, "w1 with epoch 1 is part of the fleet")
+        assert process.held_ids() == ["a"]
+
+    def test_two_control_workers_at_once_give_back_once(
+        self, runtime: Runtime, make_app: MakeApp, url: str
+    ) -> None:
+        store = runtime.store()
+        names = [f"t{n}" for n in range(500)]
+        put(store, SHARED, *map(message, names))
+        processes = [Process(store, f"w{n}") for n in range(4)]
+        while all(process.ask()[0] == TAKEN for process in processes):
+            pass
+        for process in processes:
+            process.is_now(State.GONE)
+        nodes = [make_app(url, **QUICK).runtime for _ in range(3)]
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            list(pool.map(jobs.lifecycle, nodes))
+        assert sorted(task_ids(store, SHARED)) == sorted(names)
+        lost = [read(raw.decode()).lost for raw in contents(store, SHARED)]
+        assert {len(losses) for losses in lost} == {1}
+        assert store.holders() == ()
 
 
 class TestRecord:
@@ -553,6 +732,44 @@ class TestBeat:
         assert self.sent(store) == 0
         assert BeatLease(store, "shop", "", 1).holder() == "b/1"
         assert "has lost the lead of term 1" in caplog.text
+
+    def fail(self, scheduler: FleetScheduler, store: FleetStore, times: int) -> None:
+        """Have so many sendings in a row fail: the queue is no list."""
+        store.client.set("celery", "no list")
+        for _ in range(times):
+            self.make_due(scheduler)
+            scheduler.tick()
+        store.client.delete("celery")
+
+    def test_who_cannot_send_lets_another_lead_and_tries_again(
+        self, make_app: MakeApp, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = new_store(url)
+        a, clock = self.scheduler(make_app, url, "a/1")
+        self.fail(a, store, 3)
+        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
+        self.make_due(a)
+        assert a.tick() == 5.0
+        assert "gives up the lead" in caplog.text
+        assert (BeatLease(store, "shop", "", 1).holder(), self.sent(store)) == (None, 0)
+        clock.advance(5.0)
+        self.make_due(a)
+        a.tick()
+        assert (BeatLease(store, "shop", "", 1).holder(), self.sent(store)) == ("a/1", 1)
+
+    def test_who_fails_now_and_then_keeps_the_lead_and_connects_anew(
+        self, make_app: MakeApp, url: str
+    ) -> None:
+        store = new_store(url)
+        a, _ = self.scheduler(make_app, url, "a/1")
+        used = a.producer
+        for _ in range(3):
+            self.fail(a, store, 2)
+            self.make_due(a)
+            a.tick()
+            assert self.sent(store) == 1
+        assert a.producer is not used
+        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
 
     def test_a_successor_goes_on_from_the_last_runs(self, make_app: MakeApp, url: str) -> None:
         store = new_store(url)

@@ -1,0 +1,57 @@
+"""`nxs shelves`: messages that wait out of every queue, and how to give them all back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from nxs_tasks.cli.output import UNKNOWN, AsJson, console, print_json
+from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, SHELVES
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.store.message import moment
+from nxs_tasks.store.shelves import Shelves
+
+#: Celery itself can deal with these; what is in quarantine is given back one by one.
+RETURNABLE = (DELAYED, PARKED, PAUSED)
+MEANING = {
+    DELAYED: "until its time (ETA, countdown, retry)",
+    PARKED: "until an instance knows its task",
+    PAUSED: "until its task is resumed",
+}
+
+
+def shelves(
+    context: typer.Context,
+    give_back: Annotated[
+        bool,
+        typer.Option(
+            "--return",
+            help="Put what is delayed, parked or paused back into its queues: the last step "
+            "before an app goes on without NXS. Stop the workers first.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Count the messages that wait out of every queue, or put them back."""
+    runtime: Runtime = context.obj.runtime()
+    found = Shelves(runtime.store())
+    if give_back:
+        moved = {s: found.take(s, list(found.entries(s)), "back") for s in RETURNABLE}
+        if as_json:
+            print_json(moved)
+        else:
+            console().print(f"{sum(moved.values())} message(s) put back into their queues")
+        return
+    rows = {s: {"count": found.count(s), "first": found.first_at(s)} for s in SHELVES}
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("SHELF", "MESSAGES", "FIRST", "WAIT"):
+        table.add_column(head, overflow="fold")
+    for name, row in rows.items():
+        first = UNKNOWN if row["first"] is None else moment(row["first"])
+        table.add_row(name, str(row["count"]), first, MEANING.get(name, "until somebody looks"))
+    console().print(table)
