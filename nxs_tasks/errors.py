@@ -3,15 +3,22 @@
 ```
 NxsError
 ├── SettingError        a setting is unknown, malformed, or contradicts a promise
+├── OptionError         an option of a submission is unknown or malformed
 ├── BrokerError         the Redis or Valkey server
 │   ├── BrokerUnreachable
 │   ├── BrokerRefused   wrong password, missing permission
 │   └── BrokerTooOld
+├── SubmissionRejected  a task was not taken in, neither by the broker nor by the spool
+├── AlreadySubmitted    another task has its unique_key
+├── SpoolError          what waits on this machine for the broker cannot be kept or read
 ├── StateDirError       the state directory cannot be written
 ├── NameTaken           a living worker already has this node name
 ├── HistoryError        the history database
 │   ├── HistoryTooNew   it was made by a newer NXS
 │   └── RecordRefused   one record cannot be kept as it is
+├── IntentRefused       what a person wants cannot be done
+├── ResultsUnreachable  the result backend cannot be told
+├── LockTaken           a lock is held by another, and was not free in time
 ├── MessageError        a message in a queue is not what kombu writes
 └── Stale               a precondition (state, epoch) no longer holds
 ```
@@ -22,6 +29,8 @@ It never holds a password: addresses go through `nxs_tasks.store.connect.safe_ur
 
 from __future__ import annotations
 
+from kombu.exceptions import OperationalError
+
 
 class NxsError(Exception):
     """The root: whatever NXS raises on purpose."""
@@ -29,6 +38,10 @@ class NxsError(Exception):
 
 class SettingError(NxsError):
     """A setting is unknown, malformed, or contradicts a promise."""
+
+
+class OptionError(NxsError):
+    """An option or argument of a submission is unknown or malformed: nothing was sent."""
 
 
 class BrokerError(NxsError):
@@ -45,6 +58,29 @@ class BrokerRefused(BrokerError):
 
 class BrokerTooOld(BrokerError):
     """The server's version is below the one that NXS needs."""
+
+
+class SubmissionRejected(NxsError, OperationalError):
+    """A task was not taken in, neither by the broker nor by the spool; the message says why.
+
+    Also what kombu raises for a broker that cannot be reached, so that it is caught as that.
+    """
+
+
+class AlreadySubmitted(NxsError):
+    """Another task has the `unique_key`; `task_id` is its id."""
+
+    def __init__(self, task_id: str, unique_key: str) -> None:
+        super().__init__(f"task {task_id} has the unique_key {unique_key!r}, and is not done yet")
+        self.task_id = task_id
+        self.unique_key = unique_key
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.task_id, self.unique_key)
+
+
+class SpoolError(NxsError):
+    """The spool of this machine cannot be written or read."""
 
 
 class StateDirError(NxsError):
@@ -65,6 +101,18 @@ class HistoryTooNew(HistoryError):
 
 class RecordRefused(HistoryError):
     """One record cannot be kept as it is; the message names its event id."""
+
+
+class IntentRefused(NxsError):
+    """What a person wants of the fleet cannot be done; the message says why."""
+
+
+class ResultsUnreachable(NxsError):
+    """The result backend cannot be told of a cancelled task."""
+
+
+class LockTaken(NxsError):
+    """A lock is held by another, and was not free within the time that was given."""
 
 
 class MessageError(NxsError):

@@ -103,6 +103,9 @@ class Settings:
     submit_deadline: float = knob(
         2.0, "s", "a submission answers within this, whatever the broker does"
     )
+    spool_limit: float = knob(
+        256.0, "MB", "tasks that the broker does not take are kept on this machine up to this size"
+    )
 
     lifecycle_period: float = knob(5.0, "s", "how often the state machine is evaluated")
     record_period: float = knob(5.0, "s", "how often events move from the broker into history")
@@ -173,7 +176,7 @@ class Settings:
         return Path(base).expanduser() / "nxs"
 
 
-_POSITIVE_UNITS = frozenset({"s", "ms", "days", "tasks", "heartbeats"})
+_POSITIVE_UNITS = frozenset({"MB", "s", "ms", "days", "tasks", "heartbeats"})
 
 
 @dataclass(frozen=True, slots=True)

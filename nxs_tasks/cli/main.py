@@ -10,7 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from nxs_tasks.cli import cancel, inflight, node, pause, quarantine, settings, status, story, up
+from nxs_tasks.cli import (
+    cancel,
+    inflight,
+    node,
+    pause,
+    quarantine,
+    settings,
+    shelves,
+    spool,
+    status,
+    story,
+    unique,
+    up,
+)
 from nxs_tasks.cli.target import Target
 from nxs_tasks.errors import NxsError
 
@@ -30,6 +43,7 @@ for command in (
     status.status,
     story.story,
     inflight.inflight,
+    shelves.shelves,
     cancel.cancel,
     pause.pause,
     pause.resume,
@@ -37,6 +51,8 @@ for command in (
 ):
     cli.command()(command)
 cli.add_typer(quarantine.quarantine, name="quarantine")
+cli.add_typer(spool.spool, name="spool")
+cli.add_typer(unique.unique, name="unique")
 
 
 def _print_version(wanted: bool) -> None:

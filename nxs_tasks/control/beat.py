@@ -16,7 +16,7 @@ from typing import Any
 
 from celery.beat import Scheduler
 
-from nxs_tasks.errors import NxsError
+from nxs_tasks.errors import AlreadySubmitted, NxsError
 from nxs_tasks.runtime import runtime_of
 from nxs_tasks.store.leases import BeatLease
 
@@ -41,14 +41,15 @@ class FleetScheduler(Scheduler):
         super().__init__(app, *args, **kwargs)
 
     def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
-        """Send what is due. After a failure connect anew; after several, give up the lead."""
+        """Send what is due; after several failures give up the lead."""
         try:
             sent = super().apply_async(entry, *args, **kwargs)
-        except Exception:
+        except Exception as error:
+            if isinstance(error.__context__, AlreadySubmitted):
+                # The task of its last run is not done yet, and there is to be one at a time.
+                log.info("%s is not sent: %s", entry.name, error.__context__)
+                return None
             self._failures += 1
-            # Celery would go on with a connection that the server has closed, for ever.
-            for kept in ("producer", "connection"):
-                self.__dict__.pop(kept, None)
             raise
         self._failures = 0
         return sent
@@ -102,6 +103,14 @@ class FleetScheduler(Scheduler):
                 entry.last_run_at = datetime.fromtimestamp(at, UTC)
                 entry.total_run_count = count
         self._heap = None
+
+    @property
+    def producer(self) -> None:
+        """None, so that Celery's pool is used.
+
+        A producer of the beat's own would go on with a connection that the server has closed, for
+        ever, and what it sends is not spooled.
+        """
 
     def reserve(self, entry: Any) -> Any:
         """Count a run, for us and for a successor."""

@@ -71,7 +71,8 @@ class Cancellation:
     dry_run: bool = False
     #: Taken out of Redis, by place: these will not run, whoever consumes.
     withdrawn: Mapping[str, int] = field(default_factory=dict)
-    #: Left where they are, by place: parts of a chord, which a worker revokes when it meets them.
+    #: Left where they are, by place, and not run when a worker meets them: parts of a chord, which
+    #: only a worker can tell of it, and what is in quarantine.
     left: Mapping[str, int] = field(default_factory=dict)
     #: Already begun. Not interrupted unless told so, and not run again if their holder dies.
     running: tuple[Running, ...] = ()

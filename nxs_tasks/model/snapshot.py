@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nxs_tasks.model.holder import Holder
 from nxs_tasks.model.instance import Instance
@@ -23,3 +23,7 @@ class Snapshot:
     def get(self, instance_id: str) -> Instance | None:
         """The instance of that id, or None."""
         return next((i for i in self.instances if i.id == instance_id), None)
+
+    def without(self, instance_id: str) -> Snapshot:
+        """The same fleet without one of its instances."""
+        return replace(self, instances=tuple(i for i in self.instances if i.id != instance_id))

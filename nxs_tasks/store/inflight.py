@@ -114,13 +114,15 @@ class Inflight:
     ) -> Returned:
         """Put what a process holds (or only `tokens`) back, to be taken next, oldest first.
 
-        With `last` it goes to the end of the line instead.
+        With `last` it goes to the end of the line instead, in the same order.
 
         `home(task, queue)` says to which queue. With `lost_at` (s) the process counts as lost for
         each, and what has lost its holder `lost_holders` times goes to quarantine; so does what is
         no message. Raises `Stale` as `relocate` does.
         """
         entries = self._entries(instance, epoch, tokens)
+        if last:
+            entries.reverse()
         to_queues = to_quarantine = 0
         while True:
             batch, entries = entries[:BATCH], entries[BATCH:]
@@ -165,18 +167,24 @@ class Inflight:
         try:
             raw, queue = unwrap(entry)
             envelope = read(raw)
-            target = home(envelope.task, queue)
-            loss = None
-            if lost_at is not None:
-                loss = {"instance": instance, "epoch": epoch, "at": lost_at}
-            text = returned(raw, target, loss)
         except MessageError as error:
             return self._aside(token, raw, queue, str(error), lost_at)
+        loss = None
+        if lost_at is not None:
+            loss = {"instance": instance, "epoch": epoch, "at": lost_at}
         losses = len(envelope.lost) + 1
         if loss is not None and losses >= lost_holders:
+            text = returned(raw, self._lasting(queue), loss)
             reason = f"lost its holder {losses} times, last {instance}"
-            return self._aside(token, text, target, reason, lost_at, envelope)
+            return self._aside(token, text, queue, reason, lost_at, envelope)
+        target = home(envelope.task, queue)
+        text = returned(raw, target, loss)
         return Move(token, self._store.wire.list_of(target, envelope.priority), text)
+
+    def _lasting(self, queue: str) -> str:
+        """Where a message belongs that lies on a shelf: an own queue may be nobody's by then."""
+        own = queue.startswith(self._store.keys.own_queue(""))
+        return self._store.shared_queue if own or not queue else queue
 
     def _aside(
         self,
@@ -192,7 +200,7 @@ class Inflight:
             id=token,
             at=at,
             list=self._store.wire.list_of(
-                queue or self._store.shared_queue, envelope.priority if envelope else 0
+                self._lasting(queue), envelope.priority if envelope else 0
             ),
             message=raw,
             reason=reason,

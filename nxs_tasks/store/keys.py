@@ -39,8 +39,8 @@ class Wire:
 
     def list_of(self, queue: str, priority: int) -> str:
         """The list of a queue that kombu puts a message of that priority into."""
-        place = max(0, bisect(self.steps, priority) - 1)
-        return self.queue_keys(queue)[place]
+        # As kombu does it: below the first step this is -1, the last one.
+        return self.queue_keys(queue)[bisect(self.steps, priority) - 1]
 
     def queue_keys(self, queue: str) -> list[str]:
         """The lists of one queue, most urgent first."""
@@ -149,9 +149,21 @@ class Keys:
         """String: id of the task that has a `unique_key` now."""
         return self._key("unique", unique_key)
 
+    def lock(self, name: str) -> str:
+        """Hash: who holds a lock, by what (a task's token, or until when), and its number."""
+        return self._key("lock", name)
+
     def cancelled(self) -> str:
         """Sorted set: id of a cancelled task by the time when that may be forgotten, s."""
         return self._key("cancelled")
+
+    def cancellations(self) -> str:
+        """Hash: id of a cancelled task to when and by whom, JSON."""
+        return self._key("cancelled", "by")
+
+    def untold(self) -> str:
+        """Hash: id of a cancelled task whose result does not say REVOKED yet to its name."""
+        return self._key("cancelled", "untold")
 
     def paused_queues(self) -> str:
         """Set: names of queues from which nothing is taken."""
@@ -160,6 +172,10 @@ class Keys:
     def paused_tasks(self) -> str:
         """Set: names of tasks that are not started."""
         return self._key("paused", "tasks")
+
+    def pauses(self) -> str:
+        """Hash: `queue:NAME` or `task:NAME` to since when it is paused, by whom and why, JSON."""
+        return self._key("paused", "by")
 
     def client_name(self, instance_id: str, epoch: int) -> str:
         """Name of every connection of a process, as CLIENT LIST shows it."""

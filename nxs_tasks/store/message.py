@@ -17,6 +17,7 @@ from typing import Any
 
 from nxs_tasks.clock import iso
 from nxs_tasks.errors import MessageError
+from nxs_tasks.model.decision import Placement
 
 #: The header in which a submitter that uses NXS says where it placed a task, and why.
 PLACED_HEADER = "nxs"
@@ -48,6 +49,16 @@ class Envelope:
     priority: int = 0
 
 
+def placed_header(placement: Placement, at: float) -> dict[str, Any]:
+    """The value of `PLACED_HEADER`; `at` is when it was placed, s."""
+    return {
+        "to": placement.instance,
+        "score": None if placement.score is None else round(placement.score, 4),
+        "why": placement.reason,
+        "at": at,
+    }
+
+
 def _refused(raw: str) -> MessageError:
     # Never a part of it: even a broken message may hold somebody's arguments.
     return MessageError(f"not a message of kombu ({len(raw)} characters)")
@@ -62,6 +73,14 @@ def _decode(raw: str) -> dict[str, Any]:
     if not isinstance(headers, dict) or not isinstance(properties, dict):
         raise _refused(raw)
     return dict(message)
+
+
+def _encode(message: Any) -> str:
+    try:
+        return json.dumps(message)
+    except RecursionError:
+        # Writing needs more of the stack than reading.
+        raise MessageError("a message is nested too deeply to be written again") from None
 
 
 def read(raw: str) -> Envelope:
@@ -103,7 +122,7 @@ def read_held(raw: str) -> Envelope:
         message, _, _ = json.loads(raw)
     except (ValueError, TypeError, RecursionError):
         raise _refused(raw) from None
-    return read(json.dumps(message))
+    return read(_encode(message))
 
 
 def placed_at(placed: dict[str, Any]) -> float | None:
@@ -130,7 +149,7 @@ def reroute(raw: str, queue: str) -> str:
     """
     message = _decode(raw)
     _delivery_info(message).update(exchange="", routing_key=queue)
-    return json.dumps(message)
+    return _encode(message)
 
 
 def returned(raw: str, queue: str, loss: Mapping[str, Any] | None = None) -> str:
@@ -143,7 +162,7 @@ def returned(raw: str, queue: str, loss: Mapping[str, Any] | None = None) -> str
     message["headers"]["redelivered"] = True
     if loss is not None:
         message["headers"][LOST_HEADER] = [*_losses(message["headers"]), loss]
-    return json.dumps(message)
+    return _encode(message)
 
 
 def without_losses(raw: str) -> str:
@@ -153,7 +172,7 @@ def without_losses(raw: str) -> str:
     """
     message = _decode(raw)
     message["headers"].pop(LOST_HEADER, None)
-    return json.dumps(message)
+    return _encode(message)
 
 
 def in_chord(raw: str) -> bool:
@@ -192,10 +211,12 @@ def unwrap(entry: str) -> tuple[str, str]:
     # As the claim script writes it: the message must come back as it was, even if it is none.
     head, _, queue = entry.rpartition(_AFTER_MESSAGE)
     if head.startswith("[") and queue.endswith("]"):
-        with suppress(ValueError, RecursionError):  # the mark was a part of a message that kombu has wrapped
+        with suppress(
+            ValueError, RecursionError
+        ):  # the mark was a part of a message that kombu has wrapped
             return head[1:], str(json.loads(queue[:-1]))
     try:
         message, _, routing_key = json.loads(entry)
     except (ValueError, TypeError, RecursionError):
         raise _refused(entry) from None
-    return json.dumps(message), str(routing_key)
+    return _encode(message), str(routing_key)

@@ -69,7 +69,9 @@ class Shelves:
     def _page(self, shelf: str, start: int) -> list[Shelved]:
         keys, client = self._store.keys, self._store.client
         with explained(self._store.url):
-            index = client.zrange(keys.shelf_index(shelf), start, start + PAGE - 1, withscores=True)
+            ends = start, start + PAGE - 1
+            found = client.zrange(keys.shelf_index(shelf), *ends, withscores=True)
+            index = cast("list[tuple[str, float]]", found)
             if not index:
                 return []
             texts = client.hmget(keys.shelf(shelf), [id_ for id_, _ in index])
@@ -77,6 +79,16 @@ class Shelves:
             _entry(str(id_), float(at), cast("str", text) if text is not None else "{}\n")
             for (id_, at), text in zip(index, texts, strict=True)
         ]
+
+    def scan(self, shelf: str) -> Iterator[Shelved]:
+        """All that lies there, in no order and without its time (0.0).
+
+        Complete also while others take from the shelf; what is put there meanwhile may be missing.
+        """
+        entries = self._store.client.hscan_iter(self._store.keys.shelf(shelf), count=PAGE)
+        with explained(self._store.url):
+            for id_, text in entries:
+                yield _entry(str(id_), 0.0, cast("str", text))
 
     def find(self, shelf: str, task_id: str) -> list[Shelved]:
         """The entries of a task; also found by the id of the entry itself."""

@@ -31,7 +31,9 @@ STATES: dict[str, State] = {state.value: state for state in State}
 #: What reading a value that somebody else has written may raise.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 #: Scripts that free memory or move what is there, so that they run when there is no more.
-MAKE_ROOM = frozenset({"acknowledge", "relocate", "unshelve", "heartbeat", "transition"})
+MAKE_ROOM = frozenset(
+    {"acknowledge", "relocate", "unshelve", "heartbeat", "transition", "cancel", "withdraw"}
+)
 #: Between the fields of a row of the snapshot script.
 SEPARATOR = "\x1f"
 #: Index of the last one, which is free text.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC
+from math import isfinite
 from typing import Any, Protocol
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
@@ -20,7 +21,7 @@ from kombu.serialization import prepare_accept_content
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, Shelved
 from nxs_tasks.policy.fleet.placement import knower
 from nxs_tasks.store.inflight import Move
-from nxs_tasks.store.message import read, reroute
+from nxs_tasks.store.message import UNIQUE_HEADER, read, reroute
 from nxs_tasks.store.token import parse
 from nxs_tasks.transport.tenure import Claimed, Tenure
 
@@ -28,7 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Parts of a protocol 2 body: args, kwargs, embedded callbacks.
 BODY_PARTS = 3
-NUMBERS = (int, float, type(None))
+#: Levels of lists and mappings. Celery pickles what it gives to its pool, and Python cannot pickle
+#: much deeper than this.
+DEEPEST = 300
 
 
 class Intents(Protocol):
@@ -60,20 +63,22 @@ class Gate:
             self._tenure.quarantine(claimed, "is not a message of kombu")
             return False
         message.accept = self._accept
-        broken = why_broken(message)
+        broken = why_broken(message) or why_too_deep(claimed.raw, message)
         if broken:
             log.error("a message is put into quarantine: %s", broken)
             self._tenure.quarantine(claimed, broken)
             return False
-        return self._may_run_now(claimed, *_name_and_id(message))
+        fields = _fields(message)
+        return self._may_run_now(claimed, str(fields["task"]), str(fields["id"]))
 
     def _may_run_now(self, claimed: Claimed, task: str, task_id: str) -> bool:
+        if task not in self._app.tasks:
+            # Also if it is cancelled: Celery revokes only what it knows.
+            self._send_to_who_knows(claimed, task)
+            return False
         if claimed.intents and self._intents.is_cancelled(task_id):
             state.revoked.add(task_id)
             return True
-        if task not in self._app.tasks:
-            self._send_to_who_knows(claimed, task)
-            return False
         if claimed.intents and self._intents.is_paused(task):
             self._shelve(claimed, PAUSED, self._tenure.store.now(), "is paused")
             self._intents.put_aside(task)
@@ -95,16 +100,16 @@ class Gate:
         self._tenure.inflight.relocate(token.instance, token.epoch, [move])
 
     def _is_early(self, claimed: Claimed) -> bool:
-        eta = claimed.message.headers.get("eta")
-        if not eta:
+        fields = _fields(claimed.message)
+        if not fields.get("eta"):
             return False
-        due = _timestamp(eta, self._app.timezone)
+        due = _timestamp(fields["eta"], self._app.timezone)
         # By the server's clock, which also says when it is due: two clocks would disagree.
         if due > self._tenure.store.now():
             self._shelve(claimed, DELAYED, due, "waits for its time")
             return True
         # Celery would put it on a timer, where it takes no slot for a moment.
-        claimed.message.headers["eta"] = None
+        fields["eta"] = None
         return False
 
     def _shelve(self, claimed: Claimed, shelf: str, at: float, reason: str) -> None:
@@ -129,17 +134,39 @@ def why_broken(message: Any) -> str:
     """
     if not isinstance(message.headers, dict):
         return "its headers are no mapping"
+    if message.errors:
+        # Celery acknowledges what kombu could not unpack.
+        return f"its body cannot be unpacked: {message.errors[0][0].__name__}"
     try:
         payload = message.payload
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything
         return f"its body cannot be read: {type(error).__name__}"
-    fields = message.headers if "task" in message.headers else payload
+    fields = _fields(message)
     if not isinstance(fields, dict):
         return "it names no task"
+    return (
+        _why_texts_broken(fields)
+        or _why_times_broken(fields)
+        or _why_body_broken(payload, message.headers)
+    )
+
+
+def _why_texts_broken(fields: dict[str, Any]) -> str:
     for name in ("task", "id"):
-        if not isinstance(fields.get(name), str) or not fields[name]:
+        if not fields.get(name) or not _is_text(fields[name]):
             return f"its {name} is not a text"
-    return _why_times_broken(fields) or _why_body_broken(payload, message.headers)
+    for name in ("shadow", UNIQUE_HEADER):
+        if not _is_text(fields.get(name) or ""):
+            return f"its {name} is not a text"
+    return ""
+
+
+def _is_text(value: Any) -> bool:
+    # JSON can name halves of characters, which no key in Redis can have.
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _why_times_broken(fields: dict[str, Any]) -> str:
@@ -154,7 +181,7 @@ def _why_times_broken(fields: dict[str, Any]) -> str:
     if limits is not None and not (
         isinstance(limits, list | tuple)
         and len(limits) == len(("hard", "soft"))
-        and all(isinstance(limit, NUMBERS) for limit in limits)
+        and all(limit is None or _is_finite(limit) for limit in limits)
     ):
         return "its timelimit is not two numbers"
     if not isinstance(fields.get("retries"), int | None):
@@ -162,10 +189,17 @@ def _why_times_broken(fields: dict[str, Any]) -> str:
     return ""
 
 
+def _is_finite(number: Any) -> bool:
+    # One that is not would bring the timers of the whole worker out of order.
+    return isinstance(number, int | float) and isfinite(number)
+
+
 def _why_body_broken(payload: Any, headers: dict[str, Any]) -> str:
     for name, kind in (("stamped_headers", list), ("stamps", dict)):
         if not isinstance(headers.get(name), kind | None):
             return f"its {name} are of the wrong kind"
+    if not all(_is_text(name) for name in headers.get("stamped_headers") or ()):
+        return "the names of its stamps are not texts"
     if "task" not in headers or (isinstance(payload, dict) and "args" in payload):
         args, kwargs = payload.get("args", []), payload.get("kwargs", {})
     elif isinstance(payload, list | tuple) and len(payload) == BODY_PARTS:
@@ -179,9 +213,28 @@ def _why_body_broken(payload: Any, headers: dict[str, Any]) -> str:
     return ""
 
 
-def _name_and_id(message: Any) -> tuple[str, str]:
-    fields = message.headers if "task" in message.headers else message.payload
-    return str(fields["task"]), str(fields["id"])
+def why_too_deep(raw: str, message: Any) -> str:
+    """What is nested so deeply that the pool could not be given it; "" if nothing is."""
+    body = message.body.decode("latin-1") if isinstance(message.body, bytes) else ""
+    json_body = body if "json" in str(message.content_type) else ""
+    # The cheap test first: nothing can be nested deeper than it has brackets.
+    if all(text.count("[") + text.count("{") <= DEEPEST for text in (raw, json_body)):
+        return ""
+    level, above = [message.headers, message.payload if json_body else ()], DEEPEST
+    while level and above:
+        level = [child for container in level for child in _containers_in(container)]
+        above -= 1
+    return f"it is nested more than {DEEPEST} levels deep" if level else ""
+
+
+def _containers_in(value: Any) -> list[Any]:
+    children = value.values() if isinstance(value, dict) else value
+    return [child for child in children if isinstance(child, dict | list | tuple)]
+
+
+def _fields(message: Any) -> Any:
+    """Where a task's name and times are: the headers, or in the older protocol the body."""
+    return message.headers if "task" in message.headers else message.payload
 
 
 def _timestamp(text: Any, zone: Any) -> float:

@@ -28,6 +28,10 @@ class Lease:
         when = int(sent_at * 1000) & TIME_MASK
         self._memory[0] = (epoch & EPOCH_MASK) << TIME_BITS | when
 
+    def lapse(self) -> None:
+        """The broker knows this process no more: whoever is about to send something asks."""
+        self._memory[0] = 0
+
     def fresh(self, epoch: int, now: float) -> bool:
         """Whether a process of that epoch was confirmed so lately that nobody has given it up.
 

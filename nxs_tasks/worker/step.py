@@ -42,6 +42,7 @@ from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
 from nxs_tasks.worker.naming import take_name
+from nxs_tasks.worker.slots import free_slot
 from nxs_tasks.worker.strays import Strays, known_tokens
 from nxs_tasks.worker.tally import Tally, count_tasks
 
@@ -122,6 +123,7 @@ class InstanceStep(bootsteps.StartStopStep):
         tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
         store = tenure.store
         tenure.gate = Gate(app, tenure, WorkerIntents(store))
+        tenure.on_stumble = partial(free_slot, worker)
         self._tenure = tenure
         self._name_connections(app, tenure)
         own = store.keys.own_queue(worker.hostname)

@@ -12,7 +12,8 @@
 -- ARGV[1] epoch   ARGV[2] token of this delivery   ARGV[3] most delayed messages to move
 -- ARGV[4], ARGV[5], … for each list two: the queue it belongs to, the name it is paused by
 --
--- What is due among the delayed is appended to its list first.
+-- What is due among the delayed is appended to its list first. An entry that cannot be read goes to
+-- the shelf for quarantine: it must not stop everybody's work.
 --
 -- Returns {1, queue, message, 1 if some task is cancelled or paused} · {0, ms until something
 -- delayed is due, -1 if nothing is} · {-1, epoch as found} if the process has lost its place.
@@ -31,8 +32,14 @@ local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3
 for _, id in ipairs(due) do
   local entry = redis.call('HGET', KEYS[8], id)
   if entry then
-    local line = string.find(entry, '\n', 1, true)
-    redis.call('LPUSH', cjson.decode(string.sub(entry, 1, line - 1)).list, string.sub(entry, line + 1))
+    local line = string.find(entry, '\n', 1, true) or 0
+    local readable, about = pcall(cjson.decode, string.sub(entry, 1, line - 1))
+    if line > 0 and readable and type(about) == 'table' and type(about.list) == 'string' then
+      redis.call('LPUSH', about.list, string.sub(entry, line + 1))
+    else
+      redis.call('HSET', (string.gsub(KEYS[8], 'delayed$', 'quarantine')), id, entry)
+      redis.call('ZADD', (string.gsub(KEYS[7], 'delayed$', 'quarantine')), now, id)
+    end
     redis.call('HDEL', KEYS[8], id)
   end
   redis.call('ZREM', KEYS[7], id)

@@ -13,6 +13,7 @@
 --
 -- A living process announces itself again with an epoch as ARGV[7]: its own, if it was taken for a
 -- ZOMBIE and what it holds is still its own; the next one, if its record was lost or it was given up.
+-- If it was given up since it looked, it gets the next one here.
 --
 -- Returns {1, epoch} or, if another process has taken the name meanwhile, {0, its epoch}.
 
@@ -25,7 +26,8 @@ if epoch ~= seen then
 end
 
 local wanted = tonumber(ARGV[7])
-if wanted > 0 and epoch > wanted then
+local record_of = redis.call('HGET', KEYS[2], 'identity')
+if wanted > 0 and (epoch > wanted or (epoch == wanted and record_of ~= ARGV[3])) then
   return {0, epoch}
 end
 
@@ -38,10 +40,13 @@ local function record(source, target, event, reason, of_epoch)
     'reason', reason, 'evidence', '{"identity":' .. cjson.encode(ARGV[3]) .. '}')
 end
 
-local previous = epoch
+local previous, ended = epoch, before == 'GONE' or before == 'FAILED'
 epoch = wanted > 0 and math.max(wanted, epoch) or epoch + 1
+if ended and epoch == previous then
+  epoch = epoch + 1
+end
 local source = before or ''
-if before and before ~= 'GONE' and before ~= 'FAILED' and epoch ~= previous then
+if before and not ended and epoch ~= previous then
   record(before, 'GONE', 'replaced', 'a new process took the name', previous)
   source = 'GONE'
 end
@@ -52,6 +57,10 @@ redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
 redis.call('SADD', KEYS[1], id)
 redis.call('SADD', KEYS[7], id .. ':' .. epoch)
 redis.call('PERSIST', KEYS[6])
+if wanted > 0 and redis.call('HGET', KEYS[6], 'epoch') == tostring(previous) then
+  -- The same process goes on, and its totals with it.
+  redis.call('HSET', KEYS[6], 'epoch', epoch)
+end
 redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict')
 redis.call('HSET', KEYS[2], 'state', 'JOINING', 'epoch', epoch, 'since', now,
   'identity', ARGV[3], 'profile', ARGV[4])

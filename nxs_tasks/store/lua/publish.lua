@@ -8,12 +8,19 @@
 -- ARGV[1] number of this write   ARGV[2] seconds for which a repetition is known
 -- ARGV[3], … for each list: how many messages, then the messages, first to be taken first
 --
--- Returns 1, or 0 if this write had been accepted before.
+-- Returns 1, or 0 if this write had been accepted before. Fails before anything is written if one of
+-- several keys is no list: half a write could neither be repeated nor left.
 
 local CHUNK = 1000 -- Lua's stack holds no more than a few thousand values
 
 if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
   return 0
+end
+for i = 2, #KEYS > 2 and #KEYS or 0 do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  if kind ~= 'none' and kind ~= 'list' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is no list')
+  end
 end
 local at = 3
 for i = 2, #KEYS do

@@ -12,7 +12,7 @@ for i = 2, #ARGV, 3 do
   local id, text, list = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local entry = redis.call('HGET', KEYS[1], id)
   if entry then
-    local line = string.find(entry, '\n', 1, true)
+    local line = string.find(entry, '\n', 1, true) or 0
     if ARGV[1] ~= 'drop' then
       if list == '' then
         list = cjson.decode(string.sub(entry, 1, line - 1)).list

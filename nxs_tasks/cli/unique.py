@@ -1,0 +1,55 @@
+"""`nxs unique`: keys of which there is one task at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from nxs_tasks.cli.output import AsJson, console, print_json
+from nxs_tasks.errors import NxsError
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.store.unique import UniqueKeys
+
+unique = typer.Typer(help="Keys of which there is one task at a time.", no_args_is_help=True)
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The unique_key of a task.")]
+
+
+class KeyIsFree(NxsError):
+    """No task has this unique key."""
+
+
+@unique.command("list")
+def list_(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the keys that are taken, and by which task. A key is free when its task has ended."""
+    runtime: Runtime = context.obj.runtime()
+    taken = dict(UniqueKeys(runtime.store()).taken())
+    if as_json:
+        print_json([{"unique_key": key, "task_id": owner} for key, owner in taken.items()])
+        return
+    if not taken:
+        console().print("no unique key is taken")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("UNIQUE KEY", "TASK"):
+        table.add_column(head, overflow="fold")
+    for key, owner in taken.items():
+        table.add_row(key, owner)
+    console().print(table)
+
+
+@unique.command()
+def release(context: typer.Context, key: Key) -> None:
+    """Free a key whose task will never end, because its message is gone (a purged queue).
+
+    If the task does run, there may be a second one beside it.
+    """
+    runtime: Runtime = context.obj.runtime()
+    keys = UniqueKeys(runtime.store())
+    owner = keys.owner(key)
+    if not owner or not keys.release(key, owner):
+        raise KeyIsFree(
+            f"no task has the unique key {key!r}; `nxs unique list` shows what is taken"
+        )
+    console().print(f"{key!r} is free; task {owner} had it", markup=False)

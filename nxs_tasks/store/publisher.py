@@ -1,0 +1,60 @@
+"""One write of messages into queues, which takes effect once, as the server reads it.
+
+A write carries the name of its producer and a number (`publish.lua`), so it can be sent again when
+nobody knows what became of it. It is packed here and not by the client, because hundreds of
+messages are one argument each, and the client takes longer over an argument than it takes to encode
+a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+
+from nxs_tasks.store import scripts
+
+SCRIPT = scripts.text("publish")
+SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+#: How long a repetition is known, s: longer than anybody keeps a write that is not confirmed.
+REMEMBERED_S = 7 * 86_400
+REMEMBERED = str(REMEMBERED_S)
+#: How the server is told which script: by its digest, or by its text.
+KNOWN, WHOLE = ("EVALSHA", SCRIPT_SHA), ("EVAL", SCRIPT)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Messages for some lists, under the name and the number that make a repetition harmless.
+
+    `lists` has the key of each list and its messages, the one to be taken first at the front.
+    """
+
+    producer: str
+    number: int
+    lists: Mapping[str, Sequence[str]]
+
+    @property
+    def size(self) -> int:
+        """How many messages it holds."""
+        return sum(len(messages) for messages in self.lists.values())
+
+
+def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
+    """The command as the server reads it; with the text of the script if `whole`."""
+    lists = write.lists
+    parts = [*(WHOLE if whole else KNOWN), str(1 + len(lists)), producer_key, *lists]
+    parts += [str(write.number), REMEMBERED]
+    for messages in lists.values():
+        parts.append(str(len(messages)))
+        parts += messages
+    text = "".join([f"${len(part)}\r\n{part}\r\n" for part in parts])
+    if text.isascii():
+        # Each character is one byte, so the lengths are right.
+        return f"*{len(parts)}\r\n{text}".encode("ascii")
+    return b"".join((b"*%d\r\n" % len(parts), *map(_encoded, parts)))
+
+
+def _encoded(part: str) -> bytes:
+    data = part.encode("utf-8", "surrogateescape")
+    return b"$%d\r\n%b\r\n" % (len(data), data)
