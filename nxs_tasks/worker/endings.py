@@ -14,6 +14,8 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
+from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
 
 from nxs_tasks.transport.tenure import Tenure
 
@@ -41,10 +43,13 @@ class EndingMixin:
         return super().reject(requeue=requeue)  # type: ignore[misc]
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Note the death of a pool process."""
+        """Note the death of a pool process, and keep a task that could not be retried."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
+        if isinstance(error, Reject) and isinstance(error.reason, OperationalError):
+            # Celery gives up a task whose retry it could not send. Its message is still here.
+            error.requeue = True
         if isinstance(error, DEATHS):
             self.tenure.lost.add(self.message.delivery_tag)
         return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
