@@ -72,11 +72,12 @@ def add_instance(
     instance_id: str,
     state: State = State.ACTIVE,
     tasks: tuple[str, ...] = ("shop.pay",),
+    identity: str = "host/1",
     **load: Any,
 ) -> int:
     """Bring an instance into a state, with one heartbeat that has 2 free slots; the epoch."""
     profile = Profile(tasks=frozenset(tasks), queues=frozenset({store.shared_queue}))
-    epoch = store.join(instance_id, "host/1", profile, seen_epoch=store.epoch(instance_id))
+    epoch = store.join(instance_id, identity, profile, seen_epoch=store.epoch(instance_id))
     beat(store, instance_id, epoch, **{"slots": 2, "running": 0, "consuming": True, **load})
     if state is not State.JOINING:
         move: dict[str, Any] = {"source": State.JOINING, "target": state, "reason": "by hand"}
@@ -146,5 +147,6 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     yield make
     for fleet in made:
         before_task_publish.disconnect(fleet.submitter.on_publish)
+        fleet.outbox.close()
         fleet.app.close()
     kombu.pools.reset()

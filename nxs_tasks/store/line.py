@@ -12,13 +12,25 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha1
 from typing import Any
 from uuid import uuid4
 
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from nxs_tasks.deadline import Deadline, within
@@ -35,13 +47,26 @@ EXPIRE = scripts.text("expire")
 FIRST_TRY = 0.5
 #: Of one process.
 MOST_LINES = 10_000
-#: What a server says that can serve again later. Some say it in the middle of a text.
-FOR_NOW = re.compile(
-    r"\b(OOM|READONLY|MISCONF|LOADING|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|BUSY"
-    r"|NOAUTH|WRONGPASS|NOPERM|max number of clients)\b"
+#: What a server answers that may take the same write later: as the client tells it, or, by an older
+#: server or where the client knows no name for it, in a text.
+FOR_NOW = (
+    AuthenticationError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
 )
+FOR_NOW_TOLD = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|NOAUTH|NOPERM)\b")
+#: A time-out of a socket is set anew when it is less exact: each setting is a call of the system.
+NEARLY = 0.95
+#: Bytes read at once of an answer of one line.
+LONGEST_LINE = 1024
 #: Packs a command; with the whole script where the server does not know it.
 Packed = Callable[[bool], bytes]
+#: Reads one answer of a connection.
+Read = Callable[[Any], Any]
 
 
 class NotWritten(BrokerError):
@@ -67,6 +92,7 @@ class Line:
         self._pool = store.client.connection_pool
         self._connection: Any = None
         self._producer = uuid4().hex
+        self._producer_key = store.keys.producer(self._producer)
         self._number = 0
 
     def next_write(self, lists: Mapping[str, Sequence[str]]) -> Write:
@@ -76,12 +102,13 @@ class Line:
 
     def publish(self, write: Write, deadline: Deadline) -> bool:
         """True if it was written now, False if it had been before. Raises `NotWritten`."""
-        key = self._keys.producer(write.producer)
+        own = write.producer == self._producer
+        key = self._producer_key if own else self._keys.producer(write.producer)
 
         def packed(whole: bool) -> bytes:
             return pack(key, write, whole=whole)
 
-        return bool(self._written(write, packed, deadline))
+        return bool(self._written(write, packed, deadline, _number))
 
     def publish_unique(
         self, write: Write, task_id: str, unique_key: str, deadline: Deadline
@@ -126,7 +153,9 @@ class Line:
 
         return packed
 
-    def _written(self, write: Write, packed: Packed, deadline: Deadline) -> Any:
+    def _written(
+        self, write: Write, packed: Packed, deadline: Deadline, read: Read | None = None
+    ) -> Any:
         maybe = False
         for share in (FIRST_TRY, 1.0):
             sent = False
@@ -134,7 +163,7 @@ class Line:
             try:
                 connection = self._connected(limit)
                 sent = True
-                return _answer(connection, packed, limit)
+                return _answer(connection, packed, limit, read or _anything)
             except (RedisError, OSError) as error:
                 self._drop()
                 # An error that the server tells is its answer: it has not written.
@@ -164,25 +193,52 @@ class Line:
             self.close()
 
 
-def _answer(connection: Any, packed: Packed, limit: Deadline) -> Any:
+def _answer(connection: Any, packed: Packed, limit: Deadline, read: Read) -> Any:
     try:
-        return _round_trip(connection, packed(False), limit)
+        return _round_trip(connection, packed(False), limit, read)
     except NoScriptError:
-        return _round_trip(connection, packed(True), limit)
+        return _round_trip(connection, packed(True), limit, read)
 
 
-def _round_trip(connection: Any, command: bytes, limit: Deadline) -> Any:
-    if connection._sock is None:
+def _round_trip(connection: Any, command: bytes, limit: Deadline, read: Read) -> Any:
+    line = connection._sock
+    if line is None:
         # It would connect by itself, for as long as it takes.
         raise RedisConnectionError("the connection was closed")
-    connection._sock.settimeout(limit.remaining())
-    connection.send_packed_command([command], check_health=False)
+    wait_s = limit.remaining()
+    if not NEARLY * wait_s < (line.gettimeout() or 0.0) <= wait_s:
+        line.settimeout(wait_s)
+    line.sendall(command)
+    return read(connection)
+
+
+def _number(connection: Any) -> int:
+    """An answer that is a number or an error.
+
+    The client would take longer to read it than the server takes for the write.
+    """
+    receive = connection._sock.recv
+    answer = receive(LONGEST_LINE)
+    while answer[-2:] != b"\r\n":
+        more = receive(LONGEST_LINE)
+        if not more:
+            raise RedisConnectionError("the server closed the connection")
+        answer += more
+    if answer[:1] == b":":
+        return int(answer[1:-2])
+    if answer[:1] == b"-":
+        raise connection._parser.parse_error(answer[1:-2].decode("utf-8", "replace"))
+    raise RedisConnectionError("the server answered with something else than a number")
+
+
+def _anything(connection: Any) -> Any:
     return connection.read_response()
 
 
 def _is_refused(error: Exception) -> bool:
     """Whether the server answers and the fault is the write's own."""
-    return isinstance(error, ResponseError) and not FOR_NOW.search(str(error))
+    for_now = isinstance(error, FOR_NOW) or FOR_NOW_TOLD.search(str(error))
+    return isinstance(error, ResponseError) and not for_now
 
 
 def _part(text: str) -> bytes:
@@ -200,19 +256,20 @@ class Lines:
         # As many as there are threads: who waited for another's line would lose time that it has.
         store.client.connection_pool.max_connections = MOST_LINES
 
-    @contextmanager
-    def line(self) -> Iterator[Line]:
-        """One to use. After an error nobody uses it again, nor any that was idle meanwhile."""
-        with self._lock:
-            line = self._free.pop() if self._free else Line(self._store)
+    def line(self) -> Loan:
+        """One to use: `with lines.line() as line`."""
+        return Loan(self)
+
+    def take(self) -> Line:
+        """A free one, or a new one."""
         try:
-            yield line
-        except BaseException:
-            line.close()
-            self.close()
-            raise
-        with self._lock:
-            self._free.append(line)
+            return self._free.pop()
+        except IndexError:
+            return Line(self._store)
+
+    def give(self, line: Line) -> None:
+        """Have one back."""
+        self._free.append(line)
 
     def close(self) -> None:
         """End all that are free."""
@@ -220,3 +277,23 @@ class Lines:
             lines, self._free = self._free, []
         for line in lines:
             line.close()
+
+
+class Loan:
+    """A line on loan. After an error nobody uses it again, nor any that was idle meanwhile."""
+
+    __slots__ = ("_line", "_lines")
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def __enter__(self) -> Line:
+        self._line = self._lines.take()
+        return self._line
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._lines.give(self._line)
+        else:
+            self._line.close()
+            self._lines.close()

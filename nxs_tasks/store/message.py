@@ -211,9 +211,8 @@ def unwrap(entry: str) -> tuple[str, str]:
     # As the claim script writes it: the message must come back as it was, even if it is none.
     head, _, queue = entry.rpartition(_AFTER_MESSAGE)
     if head.startswith("[") and queue.endswith("]"):
-        with suppress(
-            ValueError, RecursionError
-        ):  # the mark was a part of a message that kombu has wrapped
+        # Else the mark was a part of a message that kombu has wrapped.
+        with suppress(ValueError, RecursionError):
             return head[1:], str(json.loads(queue[:-1]))
     try:
         message, _, routing_key = json.loads(entry)

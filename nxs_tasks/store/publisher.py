@@ -9,8 +9,8 @@ a message.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha1
+from typing import NamedTuple
 
 from nxs_tasks.store import scripts
 
@@ -23,8 +23,7 @@ REMEMBERED = str(REMEMBERED_S)
 KNOWN, WHOLE = ("EVALSHA", SCRIPT_SHA), ("EVAL", SCRIPT)
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Messages for some lists, under the name and the number that make a repetition harmless.
 
     `lists` has the key of each list and its messages, the one to be taken first at the front.

@@ -323,6 +323,7 @@ class ClaimingMixin:
             # What the gate let through and Celery stumbles over must not end the worker.
             log.exception("a message cannot be started and is put into quarantine")
             virtual.QoS.ack(self.qos, claimed.token)
+            tenure.on_stumble(claimed.message)
             self._set_aside(claimed, tenure, f"cannot be started: {type(error).__name__}")
 
     def _set_aside(self, claimed: Claimed, tenure: Tenure, reason: str) -> None:

@@ -77,6 +77,13 @@ class Connection(kombu.Connection):
         found = super().get_transport_cls()
         return REPLACED.get(found, found)
 
+    def info(self) -> dict[str, Any]:
+        """As kombu's, of the options only what can be sent: remote control asks for it."""
+        known = dict(super().info())
+        options = dict(known.get("transport_options") or {})
+        options.pop(TENURE_OPTION, None)
+        return {**known, "transport_options": options}
+
     def __eqhash__(self) -> Any:
         # kombu's pools take connections of equal hash for the same; a plain app in this process
         # with the same URL must not be given ours.

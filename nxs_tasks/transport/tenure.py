@@ -64,6 +64,8 @@ class Tenure:
     lost_holders: int = 3
     #: Called when the broker said that this process may have lost its place.
     on_displaced: Callable[[], None] = lambda: None
+    #: Called with kombu's message when Celery raised instead of starting it.
+    on_stumble: Callable[[Any], None] = lambda message: None
     #: Tokens of tasks whose pool process died: their return counts as a loss.
     lost: set[str] = field(default_factory=set)
     #: Tokens of tasks that end without being done for good (a retry keeps its unique_key).

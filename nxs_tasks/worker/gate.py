@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC
-from math import isfinite
+from math import inf
 from typing import Any, Protocol
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Parts of a protocol 2 body: args, kwargs, embedded callbacks.
 BODY_PARTS = 3
+#: Where Celery notes what a running task has started. With one in the message no result is stored.
+CHILDREN = "_children"
 #: Levels of lists and mappings. Celery pickles what it gives to its pool, and Python cannot pickle
 #: much deeper than this.
 DEEPEST = 300
@@ -141,6 +143,8 @@ def why_broken(message: Any) -> str:
         payload = message.payload
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything
         return f"its body cannot be read: {type(error).__name__}"
+    if not isinstance(message.delivery_info, dict):
+        return "its delivery_info is no mapping"
     fields = _fields(message)
     if not isinstance(fields, dict):
         return "it names no task"
@@ -181,7 +185,7 @@ def _why_times_broken(fields: dict[str, Any]) -> str:
     if limits is not None and not (
         isinstance(limits, list | tuple)
         and len(limits) == len(("hard", "soft"))
-        and all(limit is None or _is_finite(limit) for limit in limits)
+        and all(limit is None or _is_limit(limit) for limit in limits)
     ):
         return "its timelimit is not two numbers"
     if not isinstance(fields.get("retries"), int | None):
@@ -189,9 +193,9 @@ def _why_times_broken(fields: dict[str, Any]) -> str:
     return ""
 
 
-def _is_finite(number: Any) -> bool:
-    # One that is not would bring the timers of the whole worker out of order.
-    return isinstance(number, int | float) and isfinite(number)
+def _is_limit(number: Any) -> bool:
+    # One that is no number would bring the timers of the whole worker out of order.
+    return isinstance(number, int | float) and 0 <= number < inf
 
 
 def _why_body_broken(payload: Any, headers: dict[str, Any]) -> str:
@@ -204,13 +208,32 @@ def _why_body_broken(payload: Any, headers: dict[str, Any]) -> str:
         args, kwargs = payload.get("args", []), payload.get("kwargs", {})
     elif isinstance(payload, list | tuple) and len(payload) == BODY_PARTS:
         args, kwargs, embed = payload
-        if not isinstance(embed, dict | None):
-            return "its embedded callbacks are no mapping"
+        why = _why_embed_broken(embed)
+        if why or CHILDREN in headers:
+            return why or f"it says what its {CHILDREN} are"
     else:
         return "its body is not arguments, keyword arguments and callbacks"
     if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
         return "its arguments are not a list and a mapping"
     return ""
+
+
+def _why_embed_broken(embed: Any) -> str:
+    if embed is None:
+        return ""
+    if not isinstance(embed, dict):
+        return "its embedded callbacks are no mapping"
+    for name in ("callbacks", "errbacks", "chain"):
+        tasks = embed.get(name) or []
+        if not isinstance(tasks, list | tuple) or not all(_is_signature(task) for task in tasks):
+            return f"its {name} are no list of tasks"
+    if embed.get("chord") and not _is_signature(embed["chord"]):
+        return "its chord is no task"
+    return f"it says what its {CHILDREN} are" if CHILDREN in embed else ""
+
+
+def _is_signature(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("task"), str)
 
 
 def why_too_deep(raw: str, message: Any) -> str:

@@ -28,6 +28,7 @@ from nxs_tasks.store import FleetStore
 from nxs_tasks.store.queues import Queues
 from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.consumption import Consumption
+from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Heartbeat(threading.Thread):
         upkeep: Callable[[], object] = lambda: None,
         on_new_epoch: Callable[[int], None] = lambda epoch: None,
         on_replaced: Callable[[], None] = lambda: None,
+        lease: Lease | None = None,
     ) -> None:
         super().__init__(name="nxs-heartbeat", daemon=True)
         self._store = store
@@ -68,6 +70,7 @@ class Heartbeat(threading.Thread):
         self._upkeep = upkeep
         self._on_new_epoch = on_new_epoch
         self._on_replaced = on_replaced
+        self._lease = lease or Lease(settings.gone_after)
         tenure.on_displaced = self._wake
         self._tally = tally
         self._settings = settings
@@ -76,6 +79,7 @@ class Heartbeat(threading.Thread):
         self._latency_ms: float | None = None
         self._state = State.JOINING
         self._failing = False
+        self._replaced = False
         self._leaving = ""
         self._over = threading.Event()
         self._woken = threading.Event()
@@ -118,6 +122,7 @@ class Heartbeat(threading.Thread):
         try:
             self.beat(last=last)
         except Stale as error:
+            self._lease.lapse()
             self._recover(error, last)
         except NxsError as error:
             if not self._failing:
@@ -131,6 +136,7 @@ class Heartbeat(threading.Thread):
     def beat(self, last: bool = False) -> None:
         """Look, and write what was seen. Raises `BrokerError`, `Stale`."""
         load = self.observe()
+        epoch, sent_at = self._tenure.epoch, self._clock.monotonic()
         self._state, _ = self._store.heartbeat(
             self._tenure.instance,
             self._tenure.epoch,
@@ -141,6 +147,8 @@ class Heartbeat(threading.Thread):
             window_days=self._settings.outcome_days,
             last=last,
         )
+        if self._state not in ENDED:
+            self._lease.renew(epoch, sent_at)
         if self._leaving:
             self._announce_leaving()
         elif self._state is State.ZOMBIE and not last:
@@ -202,20 +210,19 @@ class Heartbeat(threading.Thread):
         if last:
             return
         try:
-            if self._store.epoch(self._tenure.instance) <= self._tenure.epoch:
-                self._join(self._tenure.epoch + 1, "its record was lost")
-                return
+            # Whether the record is gone, or ours since a join whose answer was lost, or that of
+            # another process, the join finds out.
+            self._join(self._tenure.epoch + 1, "its record was lost")
         except NameTaken as taken:
-            error = Stale(str(taken))
+            if not self._replaced:
+                log.error("another process has taken the name, so this one ends: %s", taken)
+                self._on_replaced()
+            self._replaced = True
         except NxsError as failure:
             log.warning("heartbeats pause: %s", failure)
-            return
-        log.error("another process has taken the name, so this one ends: %s", error)
-        self._on_replaced()
 
     def _join(self, epoch: int, why: str) -> None:
         name = self._tenure.instance
-        log.warning("%s announces itself again: %s", name, why)
         joined = self._store.join(
             name,
             self._identity.process,
@@ -223,6 +230,7 @@ class Heartbeat(threading.Thread):
             seen_epoch=self._store.epoch(name),
             keep_epoch=epoch,
         )
+        log.warning("%s has announced itself again: %s", name, why)
         self._state = State.JOINING
         if joined != self._tenure.epoch:
             self._tenure.epoch = joined

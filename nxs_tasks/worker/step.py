@@ -34,13 +34,19 @@ from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import runtime_of
 from nxs_tasks.store.homes import homes
+from nxs_tasks.store.queues import Queues
+from nxs_tasks.transport.fence import fence_of
+from nxs_tasks.transport.results import why_unfenced
 from nxs_tasks.transport.tenure import Tenure
+from nxs_tasks.worker.acklast import AckLastMixin
 from nxs_tasks.worker.consumption import read_consumption
 from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_displaced
 from nxs_tasks.worker.endings import EndingMixin
 from nxs_tasks.worker.gate import Gate
+from nxs_tasks.worker.handover import keep_handed
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
+from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.slots import free_slot
 from nxs_tasks.worker.strays import Strays, known_tokens
@@ -109,6 +115,8 @@ class InstanceStep(bootsteps.StartStopStep):
             )
         name = self._runtime.store().keys.client_name(worker.hostname, 0)
         set_transport_options(worker.app, client_name=name)
+        # Also what processes of an older version hold: they told nobody that they may.
+        patiently(Queues(self._runtime.store()).register_holders, self._patient)
 
     def _be_instance(self, worker: Any, queues: list[str]) -> None:
         runtime, app = self._runtime, worker.app
@@ -131,7 +139,12 @@ class InstanceStep(bootsteps.StartStopStep):
         app.amqp.queues.select([own, *queues])
         self._needed = [own, *(q for q in queues if q == runtime.shared_queue)]
         self._tally = Tally()
-        count_tasks(app, self._tally, EndingMixin, tenure=tenure)
+        count_tasks(app, self._tally, AckLastMixin, EndingMixin, tenure=tenure)
+        # Made before the pool forks, which reads what the heartbeat writes.
+        self._lease = fence_of(app).lease = Lease(runtime.settings.gone_after)
+        unfenced = why_unfenced(app)
+        if unfenced:
+            log.warning("results are not fenced: %s", unfenced)
 
     def _take_place(self, name: str, profile: Profile) -> Tenure:
         """Take the node name, and give back what the process before held."""
@@ -159,7 +172,18 @@ class InstanceStep(bootsteps.StartStopStep):
         tenure = self._tenure
         if self._identity is None or tenure is None:
             return
+        keep_handed(worker.pool)
+        if not worker.pool.uses_semaphore:
+            # A pool of threads tells nobody what escapes Celery's quicker tracer: the task would
+            # count as running, and its message be held, until this process ends.
+            worker.app.use_fast_trace_task = False
         clock = self._runtime.clock
+        strays = Strays(tenure, partial(known_tokens, worker), clock)
+
+        def upkeep() -> None:
+            strays.look()
+            self._runtime.keep_up()
+
         name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)
         self._heartbeat = Heartbeat(
             self._runtime.new_store(name),
@@ -169,9 +193,10 @@ class InstanceStep(bootsteps.StartStopStep):
             self._runtime.settings,
             clock,
             look=partial(read_consumption, worker, self._needed),
-            upkeep=Strays(tenure, partial(known_tokens, worker), clock).look,
+            upkeep=upkeep,
             on_new_epoch=partial(self._on_new_epoch, worker),
             on_replaced=end_worker,
+            lease=self._lease,
         )
         self._heartbeat.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)

@@ -15,6 +15,7 @@ from celery.worker import state
 
 from nxs_tasks.clock import Clock
 from nxs_tasks.transport.tenure import Ending, Tenure
+from nxs_tasks.worker.handover import requests_in
 
 log = logging.getLogger(__name__)
 
@@ -59,4 +60,5 @@ def known_tokens(worker: Any) -> set[str]:
     buckets = getattr(getattr(worker, "consumer", None), "task_buckets", None) or {}
     for bucket in list(buckets.values()):
         requests += [item[0] for item in list(getattr(bucket, "contents", ()))]
+    requests += requests_in(getattr(worker, "pool", None))
     return {str(request.message.delivery_tag) for request in requests}

@@ -753,22 +753,20 @@ class TestBeat:
         assert "gives up the lead" in caplog.text
         assert (BeatLease(store, "shop", "", 1).holder(), self.sent(store)) == (None, 0)
         clock.advance(5.0)
+        a.tick()
         self.make_due(a)
         a.tick()
         assert (BeatLease(store, "shop", "", 1).holder(), self.sent(store)) == ("a/1", 1)
 
-    def test_who_fails_now_and_then_keeps_the_lead_and_connects_anew(
-        self, make_app: MakeApp, url: str
-    ) -> None:
+    def test_who_fails_now_and_then_keeps_the_lead(self, make_app: MakeApp, url: str) -> None:
         store = new_store(url)
         a, _ = self.scheduler(make_app, url, "a/1")
-        used = a.producer
         for _ in range(3):
             self.fail(a, store, 2)
             self.make_due(a)
             a.tick()
             assert self.sent(store) == 1
-        assert a.producer is not used
+        assert a.producer is None  # of its own; Celery's pool goes by the outbox
         assert BeatLease(store, "shop", "", 1).holder() == "a/1"
 
     def test_a_successor_goes_on_from_the_last_runs(self, make_app: MakeApp, url: str) -> None:

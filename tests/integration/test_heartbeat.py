@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nxs_tasks.clock import SYSTEM, Clock, FakeClock, wait_until
-from nxs_tasks.errors import BrokerUnreachable, NameTaken, Stale
+from nxs_tasks.errors import BrokerUnreachable, Stale
 from nxs_tasks.model.decision import Transition
 from nxs_tasks.model.instance import Instance, Load, Profile
 from nxs_tasks.model.record import TransitionRecord
@@ -17,6 +17,7 @@ from nxs_tasks.model.state import Event, State
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore, connect
 from nxs_tasks.store.events import Events
+from nxs_tasks.transport.tenure import Ending, Tenure
 from nxs_tasks.worker.consumption import Consumption
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.tally import Tally
@@ -32,27 +33,53 @@ UNKNOWN = Consumption(
 class Worker:
     """An instance that has its name, and its heartbeat, which the test makes beat."""
 
-    def __init__(self, url: str, clock: Clock = SYSTEM, **settings: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock = SYSTEM,
+        store_class: type[FleetStore] = FleetStore,
+        **settings: Any,
+    ) -> None:
         self.url = url
         self.store = new_store(url)
-        self.epoch = self.store.join("w1", "host/1", PROFILE, seen_epoch=self.store.epoch("w1"))
+        epoch = self.store.join("w1", "host/1", PROFILE, seen_epoch=self.store.epoch("w1"))
+        self.tenure = Tenure(self.store, "w1", epoch)
         self.tally = Tally()
         self.seen = SEEN
         self.looked_at: list[float] = []
+        #: What the heartbeat has told: the epochs that it got, how often its name was another's.
+        self.new_epochs: list[int] = []
+        self.replaced = 0
+        self.upkeeps = 0
         chosen = Settings(**settings)
         client = connect(url, timeout_s=chosen.broker_timeout)
+        self.heartbeat_store = store_class(client, self.store.keys, self.store.wire, "celery", url)
         self.heartbeat = Heartbeat(
-            FleetStore(client, self.store.keys, self.store.wire, "celery", url),
-            Identity(instance="w1", epoch=self.epoch, process="host/1", profile=PROFILE),
+            self.heartbeat_store,
+            Identity(process="host/1", profile=PROFILE),
+            self.tenure,
             self.tally,
             chosen,
             clock,
             look=self.look,
+            upkeep=self.keep_up,
+            on_new_epoch=self.new_epochs.append,
+            on_replaced=self.be_replaced,
         )
 
     def look(self, now: float) -> Consumption:
         self.looked_at.append(now)
         return self.seen
+
+    def keep_up(self) -> None:
+        self.upkeeps += 1
+
+    def be_replaced(self) -> None:
+        self.replaced += 1
+
+    @property
+    def epoch(self) -> int:
+        return self.tenure.epoch
 
     @property
     def record(self) -> Instance:
@@ -181,7 +208,7 @@ class TestOutage:
         with pytest.raises(BrokerUnreachable):
             worker.heartbeat.beat()
 
-    def test_a_record_that_was_lost_is_announced_again_with_its_epoch(
+    def test_a_record_that_was_lost_is_announced_again_with_the_next_epoch(
         self, url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         worker = Worker(url)
@@ -191,8 +218,8 @@ class TestOutage:
         worker.store.client.flushdb()
         worker.heartbeat.beat_safely()
         found = worker.record
-        assert (found.state, found.epoch, found.identity) == (State.JOINING, 2, "host/1")
-        assert worker.store.epoch("w1") == 2
+        assert (found.state, found.epoch, found.identity) == (State.JOINING, 3, "host/1")
+        assert (worker.store.epoch("w1"), worker.epoch, worker.new_epochs) == (3, 3, [3])
         assert new_store(url).snapshot().instances[0].profile == PROFILE
         assert [t.event for t in worker.transitions()] == [Event.JOINED]
         assert ["its record was lost" in m for m in messages(caplog)] == [True]
@@ -209,37 +236,92 @@ class TestOutage:
         worker.heartbeat.beat_safely()
         assert worker.heartbeat._period() == 0.5
 
-    def test_a_record_that_was_forgotten_is_announced_again_with_its_epoch(self, url: str) -> None:
+    def test_a_record_that_was_forgotten_is_announced_again_with_the_next_epoch(
+        self, url: str
+    ) -> None:
         worker = Worker(url)
         worker.heartbeat.beat_safely()
         keys = worker.store.keys
         worker.store.client.delete(keys.instance("w1"), keys.members())
         worker.heartbeat.beat_safely()
-        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 1)
+        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 2)
+        assert worker.new_epochs == [2]
+        worker.heartbeat.beat_safely()
+        assert (worker.record.beats, worker.new_epochs, worker.replaced) == (1, [2], 0)
 
     @pytest.mark.parametrize("end", [State.GONE, State.FAILED])
     def test_who_was_declared_gone_and_lives_joins_again(
         self, url: str, end: State, caplog: pytest.LogCaptureFixture
     ) -> None:
+        """With the next epoch: what it held has been given to others, or is about to be."""
         worker = Worker(url)
         worker.move(State.JOINING, end)
         worker.heartbeat.beat()
-        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 1)
+        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 2)
+        assert (worker.epoch, worker.new_epochs, worker.replaced) == (2, [2], 0)
         assert [t.event for t in worker.transitions()][-1] == Event.JOINED
         assert f"declared {end}, but alive" in messages(caplog)[0]
         worker.heartbeat.beat()
         assert worker.record.beats == 1
         assert len(messages(caplog)) == 1
 
-    def test_who_was_declared_gone_and_stops_does_not_join_again(self, url: str) -> None:
+    def test_a_zombie_that_wakes_joins_again_with_its_epoch(
+        self, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nobody has been given what it holds: it goes on with it."""
         worker = Worker(url)
-        worker.move(State.JOINING, State.GONE)
+        worker.move(State.JOINING, State.ZOMBIE)
+        worker.heartbeat.beat()
+        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 1)
+        assert (worker.epoch, worker.new_epochs) == (1, [])
+        last = worker.transitions()[-1]
+        assert (last.source, last.event) == (State.ZOMBIE, Event.JOINED)
+        assert "taken for a ZOMBIE, but alive" in messages(caplog)[0]
+        worker.heartbeat.beat()
+        assert worker.record.beats == 1
+        assert len(messages(caplog)) == 1
+
+    def test_a_zombie_that_is_given_up_while_it_wakes_gets_the_next_epoch(self, url: str) -> None:
+        class GivenUp(FleetStore):
+            """Between the heartbeat and the join it is declared GONE."""
+
+            def epoch(self, instance_id: str) -> int:
+                worker.move(State.ZOMBIE, State.GONE)
+                return super().epoch(instance_id)
+
+        worker = Worker(url, store_class=GivenUp)
+        worker.move(State.JOINING, State.ZOMBIE)
+        worker.heartbeat.beat()
+        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 2)
+        assert (worker.epoch, worker.new_epochs) == (2, [2])
+
+    @pytest.mark.parametrize("state", [State.GONE, State.ZOMBIE])
+    def test_who_was_given_up_and_stops_does_not_join_again(self, url: str, state: State) -> None:
+        worker = Worker(url)
+        worker.move(State.JOINING, state)
         worker.heartbeat.stop()
-        assert (worker.record.state, worker.record.stopped) == (State.GONE, True)
+        assert (worker.record.state, worker.record.stopped) == (state, True)
+        assert worker.new_epochs == []
+
+    def test_what_the_broker_has_not_heard_is_told_at_the_next_heartbeat(
+        self, own_server: Server
+    ) -> None:
+        worker = Worker(own_server.url)
+        inflight = worker.store.keys.inflight("w1", worker.epoch)
+        token = str(worker.tenure.next_token())
+        worker.store.client.hset(inflight, token, "a message")
+        own_server.kill()
+        worker.tenure.settle(Ending(token))
+        own_server.start()
+        assert worker.store.client.hexists(inflight, token)
+        worker.heartbeat.beat_safely()
+        assert not worker.store.client.exists(inflight)
+        assert worker.tenure.settling() == set()
+        assert worker.upkeeps == 1
 
 
 class TestReplaced:
-    def test_it_stops_writing_and_says_so_once(
+    def test_it_stops_writing_and_is_told_to_end(
         self, url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         worker = Worker(url)
@@ -251,10 +333,30 @@ class TestReplaced:
             worker.heartbeat.beat_safely()
         assert worker.record == before
         assert worker.transitions() == recorded
-        assert ["another process has taken the name" in m for m in messages(caplog)] == [True]
+        assert all("another process has taken the name" in m for m in messages(caplog))
         assert caplog.records[-1].levelno == logging.ERROR
+        assert worker.replaced == 1
+        assert worker.new_epochs == []
         with pytest.raises(Stale):
             worker.heartbeat.beat()
+
+    def test_a_return_whose_answer_was_lost_is_no_replacement(self, url: str) -> None:
+        class Deaf(FleetStore):
+            lost = 0
+
+            def join(self, *args: Any, **kwargs: Any) -> int:
+                epoch = super().join(*args, **kwargs)
+                if not self.lost:
+                    self.lost = 1
+                    raise BrokerUnreachable("the answer was lost")
+                return epoch
+
+        worker = Worker(url, store_class=Deaf)
+        worker.move(State.JOINING, State.GONE)
+        for _ in range(3):
+            worker.heartbeat.beat_safely()
+        assert (worker.replaced, worker.epoch, worker.new_epochs) == (0, 2, [2])
+        assert (worker.record.epoch, worker.record.beats) == (2, 1)
 
     def test_neither_leaving_nor_stopping_touches_the_new_one(self, url: str) -> None:
         worker = Worker(url)
@@ -267,15 +369,31 @@ class TestReplaced:
         assert worker.record == before
         assert worker.transitions() == recorded
 
-    def test_who_is_replaced_while_it_announces_itself_again_gives_way(self, url: str) -> None:
-        """Between its look at the epoch and its join the new process joins."""
-        worker = Worker(url)
-        worker.store.client.delete(worker.store.keys.instance("w1"))
-        worker.store.join("w1", "host/2", PROFILE, seen_epoch=1)
-        seen = worker.store.epoch("w1")
-        with pytest.raises(NameTaken):
-            worker.store.join("w1", "host/1", PROFILE, seen_epoch=seen, keep_epoch=worker.epoch)
-        assert worker.record.identity == "host/2"
+    @pytest.mark.parametrize(("lost", "looks"), [("its record", 1), ("its place", 1)])
+    def test_who_is_replaced_while_it_announces_itself_again_gives_way(
+        self, url: str, lost: str, looks: int
+    ) -> None:
+        """Around one of its looks at the epoch, before its join, the new process joins."""
+
+        class Replaced(FleetStore):
+            looks = 0
+
+            def epoch(self, instance_id: str) -> int:
+                self.looks += 1
+                if self.looks == looks:
+                    worker.store.join("w1", "host/2", PROFILE, seen_epoch=1)
+                return super().epoch(instance_id)
+
+        worker = Worker(url, store_class=Replaced)
+        if lost == "its place":
+            worker.move(State.JOINING, State.GONE)
+        else:
+            worker.store.client.delete(worker.store.keys.instance("w1"))
+        for _ in range(2):
+            worker.heartbeat.beat_safely()
+        assert (worker.record.identity, worker.record.epoch) == ("host/2", 2)
+        assert (worker.epoch, worker.new_epochs) == (1, [])
+        assert worker.replaced >= 1
 
 
 class TestLeaving:
@@ -302,6 +420,15 @@ class TestLeaving:
         assert [t.target for t in worker.transitions()] == ["JOINING", "LEAVING"]
         assert worker.record.beats == 3
 
+    @pytest.mark.parametrize("state", [State.ZOMBIE, State.GONE])
+    def test_who_was_given_up_and_leaves_stays_as_it_is(self, url: str, state: State) -> None:
+        worker = Worker(url)
+        worker.move(State.JOINING, state)
+        worker.heartbeat.leave(self.reason)
+        worker.heartbeat.beat()
+        assert (worker.record.state, worker.new_epochs) == (state, [])
+        assert worker.heartbeat._left.is_set(), "nobody waits for what will not come"
+
     def test_stop_says_that_the_process_is_finished(self, url: str) -> None:
         worker = Worker(url)
         worker.tally.succeeded = 1
@@ -327,7 +454,13 @@ class TestThread:
 
     def test_it_beats_fast_while_joining_and_then_as_is_set(self, url: str) -> None:
         worker = Worker(
-            url, join_period=0.05, heartbeat_period=60.0, gone_after=100.0, silent_after=90.0
+            url,
+            join_period=0.05,
+            heartbeat_period=60.0,
+            gone_after=100.0,
+            silent_after=90.0,
+            zombie_after=100.0,
+            evict_after=200.0,
         )
         worker.heartbeat.start()
         try:

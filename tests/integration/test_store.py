@@ -21,6 +21,15 @@ from nxs_tasks.store.events import Events
 from nxs_tasks.store.leases import BeatLease
 from nxs_tasks.store.queues import Queues
 from tests.conftest import FAKE_URL, add_instance, beat, new_store, set_back
+from tests.integration.messages import (
+    GARBAGE,
+    OWN,
+    SHARED,
+    contents,
+    message,
+    put,
+    task_ids,
+)
 
 PROFILE = Profile(
     tasks=frozenset({"shop.pay", "shop.mail"}),
@@ -28,19 +37,6 @@ PROFILE = Profile(
     tags=("gpu", "ssd"),
     versions=(("celery", "5.7.0"), ("nxs", "0.1.0")),
 )
-OWN, SHARED = Keys("default").own_queue("w1"), "celery"
-#: What may lie in a queue and is no message of kombu.
-GARBAGE = [
-    b"",
-    b"not JSON",
-    b"\xff\xfe\x00\x80 no text",
-    b"null",
-    b'["a", "b", "c"]',
-    b'{"headers": {}}',
-    b'{"headers": 1, "properties": {}}',
-    b'{"body": "caf\xe9"}',
-    "ünïcode \u2028".encode(),
-]
 
 
 def real_only(store: FleetStore, why: str) -> None:
@@ -82,48 +78,12 @@ def change(**values: Any) -> Transition:
     return Transition(**{**defaults, **values})
 
 
-def message(task_id: str, queue: str = OWN, **headers: Any) -> str:
-    """As kombu writes it."""
-    return json.dumps(
-        {
-            "body": "W1tdLCB7fSwge31d",
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": {"lang": "py", "task": "shop.pay", "id": task_id, **headers},
-            "properties": {
-                "correlation_id": task_id,
-                "delivery_info": {"exchange": "", "routing_key": queue},
-                "delivery_tag": f"tag-{task_id}",
-                "priority": 0,
-            },
-        }
-    )
-
-
-def put(store: FleetStore, queue: str, *raws: str | bytes, priority: int = 0) -> None:
-    """Publish, the first first."""
-    key = dict(zip(store.wire.steps, store.wire.queue_keys(queue), strict=True))[priority]
-    for raw in raws:
-        store.client.lpush(key, raw)
-
-
-def contents(store: FleetStore, queue: str) -> list[bytes]:
-    """All messages of a queue in the order in which a worker takes them, as bytes."""
-    raws: list[Any] = []
-    for key in store.wire.queue_keys(queue):
-        raws += reversed(store.client.lrange(key, 0, -1))
-    return [raw.encode("utf-8", "surrogateescape") for raw in raws]
-
-
-def task_ids(store: FleetStore, queue: str) -> list[str]:
-    return [json.loads(raw)["headers"]["id"] for raw in contents(store, queue)]
-
-
 def hold(
     store: FleetStore, epoch: int, *task_ids: str, instance_id: str = "w1", at: float = 100.0
 ) -> None:
     """What kombu writes when a worker receives messages, one a second from `at` on."""
     prefix, keys = store.wire.prefix, store.keys
+    store.client.sadd(keys.holders(), f"{instance_id}:{epoch}")
     for n, task_id in enumerate(task_ids):
         tag = f"tag-{task_id}"
         entry = json.dumps([json.loads(message(task_id)), "", OWN])
@@ -216,19 +176,67 @@ class TestJoin:
         assert store.join("w1", "host/1", PROFILE, seen_epoch=0) == 1
         assert len(transitions(store)) == 1
 
-    def test_a_living_process_keeps_its_epoch_after_everything_was_lost(
+    def test_a_living_process_gets_the_epoch_that_it_asks_for_after_everything_was_lost(
         self, store: FleetStore
     ) -> None:
         assert join(store, keep_epoch=3) == 3
         assert (the(store).epoch, store.epoch("w1")) == (3, 3)
         assert join(store) == 4
 
-    def test_a_living_process_keeps_its_epoch_after_it_was_declared_gone(
+    def test_a_living_process_whose_record_was_lost_gets_the_next_epoch(
         self, store: FleetStore
     ) -> None:
-        add_instance(store, "w1", State.GONE)
-        assert join(store, seen_epoch=1, keep_epoch=1) == 1
+        join(store)
+        store.client.delete(store.keys.instance("w1"), store.keys.members())
+        assert join(store, keep_epoch=2) == 2
+        assert (the(store).state, the(store).epoch) == (State.JOINING, 2)
+
+    @pytest.mark.parametrize("end", [State.GONE, State.FAILED])
+    @pytest.mark.parametrize("asked", [1, 2])
+    def test_a_living_process_that_was_given_up_gets_the_next_epoch(
+        self, store: FleetStore, end: State, asked: int
+    ) -> None:
+        """Also one that asks for its own: it was a ZOMBIE when it looked, and ended since."""
+        add_instance(store, "w1", end)
+        before = len(transitions(store))
+        assert join(store, keep_epoch=asked) == 2
+        assert (the(store).state, the(store).epoch, store.epoch("w1")) == (State.JOINING, 2, 2)
+        [joined] = transitions(store)[before:]
+        assert (joined.source, joined.event, joined.epoch) == (end, Event.JOINED, 2)
+
+    def test_a_zombie_that_wakes_keeps_its_epoch(self, store: FleetStore) -> None:
+        add_instance(store, "w1", State.ZOMBIE)
+        before = len(transitions(store))
+        assert join(store, keep_epoch=1) == 1
         assert (the(store).state, the(store).epoch) == (State.JOINING, 1)
+        [joined] = transitions(store)[before:]
+        assert (joined.source, joined.target, joined.epoch) == ("ZOMBIE", "JOINING", 1)
+
+    @pytest.mark.parametrize("asked", [1, 2])
+    def test_who_was_replaced_meanwhile_does_not_share_the_epoch_of_the_new_one(
+        self, store: FleetStore, asked: int
+    ) -> None:
+        """Two processes with one epoch would name their deliveries alike."""
+        join(store, identity="host/1")
+        join(store, identity="host/2")
+        before, recorded = the(store), transitions(store)
+        with pytest.raises(NameTaken, match="'w1'"):
+            join(store, identity="host/1", keep_epoch=asked)
+        assert (the(store), transitions(store)) == (before, recorded)
+        store.client.delete(store.keys.instance("w1"))
+        with pytest.raises(NameTaken, match="'w1'"):
+            join(store, identity="host/1", keep_epoch=asked)
+
+    def test_a_return_whose_answer_was_lost_is_made_again(self, store: FleetStore) -> None:
+        add_instance(store, "w1", State.GONE)
+        assert join(store, keep_epoch=2) == join(store, keep_epoch=2) == 2
+
+    def test_every_process_may_hold_messages_from_then_on(self, store: FleetStore) -> None:
+        join(store, "w1")
+        join(store, "w1")
+        join(store, "a:b@host")
+        holders = [(h.instance, h.epoch, h.held) for h in store.holders()]
+        assert holders == [("a:b@host", 1, 0), ("w1", 1, 0), ("w1", 2, 0)]
 
     def test_names_and_fleets_do_not_mix(self, store: FleetStore) -> None:
         other = FleetStore(store.client, Keys("other"), Wire(), SHARED, store.url)
@@ -289,10 +297,14 @@ class TestHeartbeat:
     def test_a_process_that_announces_itself_again_counts_nothing_twice(
         self, store: FleetStore
     ) -> None:
-        add_instance(store, "w1", State.GONE, ok=10)
-        join(store, seen_epoch=1, keep_epoch=1)
-        beat(store, "w1", 1, ok=10)
-        assert the(store).succeeded == 10
+        add_instance(store, "w1", State.GONE, ok=10, failed=1)
+        assert join(store, keep_epoch=2) == 2
+        beat(store, "w1", 2, ok=10, failed=1)
+        assert (the(store).succeeded, the(store).failed) == (10, 1)
+        store.client.hset(store.keys.instance("w1"), "state", State.ZOMBIE)
+        assert join(store, keep_epoch=2) == 2
+        beat(store, "w1", 2, ok=12, failed=1)
+        assert (the(store).succeeded, the(store).failed) == (12, 1)
 
     def test_outcomes_lie_in_buckets_of_an_hour(self, store: FleetStore) -> None:
         join(store)
@@ -706,6 +718,19 @@ class TestRelease:
         [moved] = map(json.loads, contents(store, store.keys.own_queue("knowing")))
         assert moved["properties"]["delivery_info"]["routing_key"] == "nxs.default/knowing"
 
+    @pytest.mark.parametrize("state", [State.ZOMBIE, State.ACTIVE])
+    def test_to_itself_nothing_is_given_back(self, store: FleetStore, state: State) -> None:
+        """It may live and have the shortest line, such as one whose consumer was cancelled."""
+        add_instance(store, "w1", state)
+        add_instance(store, "other", tasks=("shop.mail",))
+        put(store, OWN, *[message("a")] * 450)
+        release = replace(self.release, epoch=2, source=state)
+        assert store.release(release) == 0
+        assert task_ids(store, OWN) == ["a"] * 450
+        add_instance(store, "busy", running=2)
+        put(store, store.keys.own_queue("busy"), *[message("x")] * 999)
+        assert store.release(release) == 450
+
     def test_equal_messages_are_all_moved(self, store: FleetStore) -> None:
         put(store, OWN, *[message("a")] * 3)
         assert store.release(self.release) == 3
@@ -863,9 +888,26 @@ class TestQueues:
         assert bad.envelope.task.startswith("not a")
 
     def test_a_key_that_is_no_process_s_does_not_hide_the_others(self, store: FleetStore) -> None:
-        hold(store, 1, "a")
         store.client.hset(store.keys.inflight_base() + "odd", "tag", "x")
-        assert "a" in [h.envelope.task_id for h in Queues(store).all_held()]
+        hold(store, 1, "a")
+        store.client.delete(store.keys.holders())
+        Queues(store).register_holders()
+        assert [h.envelope.task_id for h in Queues(store).all_held()] == ["a"]
+
+    @pytest.mark.parametrize("prefix", ["", "shop:", "[shop]"])
+    def test_who_holds_without_having_announced_itself_is_found(
+        self, store: FleetStore, prefix: str
+    ) -> None:
+        """Such as a process of an NXS that registered nobody."""
+        prefixed = with_wire(store, Wire(prefix=prefix))
+        hold(prefixed, 3, "a", instance_id="w2@host:x")
+        hold(prefixed, 12, "b", "c")
+        store.client.delete(store.keys.holders())
+        Queues(with_wire(store, Wire(prefix="other:"))).register_holders()
+        assert store.holders() == ()
+        Queues(prefixed).register_holders()
+        found = [(h.instance, h.epoch, h.held) for h in prefixed.holders()]
+        assert found == [("w1", 12, 2), ("w2@host:x", 3, 1)]
 
     def test_a_waiting_task_and_how_many_are_before_it(self, store: FleetStore) -> None:
         put(store, OWN, message("a"), message("b"), message("c", nxs={"to": "w1"}, redelivered=1))

@@ -90,7 +90,7 @@ def test_a_fleet_sets(
 def test_a_fleet_adds_its_router_jobs_tasks_and_bootstep(fleet_of: MakeFleet) -> None:
     app = a_shop()
     fleet = fleet_of(app)
-    assert app.conf.task_routes == [fleet.submitter.route]
+    assert app.conf.task_routes == [fleet.fence.route, fleet.submitter.route]
     assert set(app.conf.beat_schedule) == JOBS
     assert {f"nxs.control.{name}" for name in ("lifecycle", "record", "prune")} <= set(app.tasks)
     assert InstanceStep in app.steps["worker"]
@@ -226,12 +226,12 @@ THEIR_ROUTES = {"shop.*": {"queue": "orders"}}
         case("nothing", None, []),
     ],
 )
-def test_the_routes_of_the_app_come_first(
+def test_the_routes_of_the_app_come_before_placing_and_after_the_fence(
     fleet_of: MakeFleet, routes: Any, before: list[Any]
 ) -> None:
     app = a_shop(task_routes=routes)
     fleet = fleet_of(app)
-    assert app.conf.task_routes == [*before, fleet.submitter.route]
+    assert app.conf.task_routes == [fleet.fence.route, *before, fleet.submitter.route]
 
 
 def test_a_task_that_the_app_routes_is_not_placed(fleet_of: MakeFleet) -> None:

@@ -35,9 +35,13 @@ TABLE = {
     "shelf_index": (("parked",), "nxs:{shop}:shelf-index:parked"),
     "producer": (("p1",), "nxs:{shop}:producer:p1"),
     "unique": (("order 7",), "nxs:{shop}:unique:order 7"),
+    "lock": (("stock",), "nxs:{shop}:lock:stock"),
     "cancelled": ((), "nxs:{shop}:cancelled"),
+    "cancellations": ((), "nxs:{shop}:cancelled:by"),
+    "untold": ((), "nxs:{shop}:cancelled:untold"),
     "paused_queues": ((), "nxs:{shop}:paused:queues"),
     "paused_tasks": ((), "nxs:{shop}:paused:tasks"),
+    "pauses": ((), "nxs:{shop}:paused:by"),
     "inflight_base": ((), "nxs:{shop}:inflight:"),
     "inflight": ((WHO, 7), "nxs:{shop}:inflight:w1@host:7"),
     "inflight_index": ((WHO, 7), "nxs:{shop}:inflight-index:w1@host:7"),
@@ -173,3 +177,24 @@ def test_the_lists_are_the_ones_that_kombu_pushes_to(options: dict[str, Any]) ->
         setattr(channel, name, value)
     pushed = {channel._q_for_pri("celery", priority) for priority in range(10)}
     assert set(Wire.from_options(options).queue_keys("celery")) == pushed
+
+
+@examples(200)
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=5, unique=True).map(sorted),
+    st.sampled_from((":", SEPARATOR)),
+    st.integers(0, 9),
+)
+def test_the_list_of_a_priority_is_the_one_that_kombu_pushes_to(
+    steps: list[int], sep: str, priority: int
+) -> None:
+    channel = Channel.__new__(Channel)
+    channel.priority_steps, channel.sep = steps, sep
+    wire = Wire(prefix="app:", sep=sep, steps=tuple(steps))
+    # The prefix is put before it by kombu's client.
+    assert wire.list_of("mail", priority) == "app:" + channel._q_for_pri("mail", priority)
+    assert wire.list_of("mail", priority) in wire.queue_keys("mail")
+
+
+def test_a_message_of_a_priority_below_all_steps_is_where_kombu_puts_it() -> None:
+    assert Wire(steps=(3, 6)).list_of("mail", 0) == "mail\x06\x166"

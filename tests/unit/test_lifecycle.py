@@ -34,6 +34,8 @@ from tests.unit.builders import (
 )
 
 SPEC = knobs()
+#: What the state machine decides.
+Verdict = Transition | Release | Forget | Nothing
 
 
 def decided(instance: Instance, settings: Settings = SPEC, **snapshot: Any) -> list[Decision]:
@@ -82,9 +84,13 @@ def test_who_lives_may_leave(state: State) -> None:
     assert next_state(state, Event.SHUTDOWN) is State.LEAVING
 
 
-@pytest.mark.parametrize("state", [State.ACTIVE, State.DEGRADED, State.LEAVING])
-def test_who_had_joined_may_become_a_zombie(state: State) -> None:
+@pytest.mark.parametrize("state", [State.JOINING, State.ACTIVE, State.DEGRADED, State.LEAVING])
+def test_who_lives_may_become_a_zombie(state: State) -> None:
     assert next_state(state, Event.SILENT_CONNECTED) is State.ZOMBIE
+
+
+def test_a_zombie_that_wakes_begins_anew() -> None:
+    assert next_state(State.ZOMBIE, Event.JOINED) is State.JOINING
 
 
 def test_every_state_is_reached_from_joining() -> None:
@@ -199,8 +205,10 @@ def test_how_many_heartbeats_confirm_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("connections", [2, None])
-def test_a_newcomer_that_has_fallen_silent_stays_as_it_is(connections: int | None) -> None:
-    assert isinstance(decision(a_newcomer(silent_for=60, connections=connections)), Nothing)
+def test_a_newcomer_that_has_fallen_silent_is_not_confirmed(connections: int | None) -> None:
+    assert isinstance(decision(a_newcomer(silent_for=10, connections=connections)), Transition)
+    found = decision(a_newcomer(silent_for=11, connections=connections))
+    assert (type(found), found.reason) == (Nothing, "3 heartbeats, but none for 11 s")
 
 
 # --- GONE on silence ---------------------------------------------------------------------------
@@ -210,7 +218,7 @@ LIVING = [s for s in State if s not in ENDED]
 
 @pytest.mark.parametrize("state", LIVING)
 def test_silence_without_a_connection_is_the_end(state: State) -> None:
-    found = decision(an_instance(state=state, silent_for=11, connections=0))
+    found = decision(an_instance(state=state, silent_for=11, connections=0, held=2))
     assert isinstance(found, Transition)
     assert (found.source, found.target, found.event) == (state, State.GONE, Event.SILENT_CLOSED)
     assert "no heartbeat for 11 s" in found.reason
@@ -224,13 +232,13 @@ def test_silence_without_a_connection_is_the_end(state: State) -> None:
     [
         case(
             "its connections are unknown",
-            an_instance(silent_for=999, connections=None),
-            "silent for 999 s, the broker cannot say whether it is connected",
+            an_instance(silent_for=30, connections=None),
+            "silent for 30 s, the broker cannot say whether it is connected",
         ),
         case(
             "a connection is left",
-            an_instance(silent_for=999, connections=1),
-            "silent for 999 s, still 1 connection(s)",
+            an_instance(silent_for=30, connections=1),
+            "silent for 30 s, still 1 connection(s)",
         ),
         case(
             "it has been silent no longer than it may",
@@ -286,7 +294,7 @@ def test_silence_counts_from_the_start_of_the_server(server_age: float | None, g
 
 
 def test_how_long_silence_may_last_is_a_setting() -> None:
-    settings = knobs(gone_after=100)
+    settings = knobs(gone_after=100, zombie_after=100, evict_after=101)
     assert isinstance(decision(an_instance(silent_for=99, connections=0), settings), Nothing)
     assert isinstance(decision(an_instance(silent_for=101, connections=0), settings), Transition)
 
@@ -301,6 +309,116 @@ def test_who_is_silent_a_little_longer_gets_no_new_work_and_that_is_told() -> No
     assert decision(an_instance(silent_for=16)).reason == (
         "silent for 16 s, still 2 connection(s): gets no new work"
     )
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_what_waits_for_who_is_gone_goes_to_others_at_once(state: State) -> None:
+    found = decided(an_instance(state=state, silent_for=11, connections=0, queued=2))
+    move, release = found
+    assert isinstance(move, Transition)
+    assert isinstance(release, Release)
+    assert (release.source, release.epoch) == (State.GONE, 1), "as it is after the transition"
+
+
+# --- ZOMBIE ------------------------------------------------------------------------------------
+
+
+def a_zombie(silent_for: float = 40, **more: Any) -> Instance:
+    return an_instance(**{"state": State.ZOMBIE, "silent_for": silent_for, **more})
+
+
+@pytest.mark.parametrize("state", [s for s in LIVING if s is not State.ZOMBIE])
+@pytest.mark.parametrize("connections", [1, None])
+def test_who_is_silent_and_may_be_connected_becomes_a_zombie(
+    state: State, connections: int | None
+) -> None:
+    def one(silent_for: float) -> Instance:
+        return an_instance(state=state, silent_for=silent_for, connections=connections)
+
+    assert not [d for d in decided(one(30)) if getattr(d, "target", None) is State.ZOMBIE]
+    found = decision(one(31))
+    assert isinstance(found, Transition)
+    assert (found.source, found.target, found.event) == (
+        state,
+        State.ZOMBIE,
+        Event.SILENT_CONNECTED,
+    )
+    assert found.reason == "no heartbeat for 31 s, " + (
+        "the broker cannot say whether it is connected"
+        if connections is None
+        else "still 1 connection(s)"
+    )
+
+
+def test_silence_of_any_length_makes_a_zombie_first() -> None:
+    assert decision(an_instance(silent_for=9999)).target is State.ZOMBIE  # type: ignore[union-attr]
+
+
+def test_what_waits_for_a_zombie_goes_to_others_at_once() -> None:
+    move, release = decided(an_instance(silent_for=31, queued=2, held=1))
+    assert isinstance(move, Transition)
+    assert isinstance(release, Release)
+    assert (release.source, release.epoch) == (State.ZOMBIE, 1), "as it is after the transition"
+    assert release.reason == "2 task(s) wait in the queue of an instance that takes none"
+
+
+def test_what_was_placed_on_a_zombie_meanwhile_goes_to_others_too() -> None:
+    release, nothing = decided(a_zombie(queued=1))
+    assert isinstance(release, Release)
+    assert (release.source, release.epoch) == (State.ZOMBIE, 1)
+    assert (type(nothing), nothing.reason) == (
+        Nothing,
+        "no heartbeat for 40 s, still 2 connection(s)",
+    )
+
+
+def test_a_zombie_of_which_the_broker_says_nothing_stays_one() -> None:
+    """Silence alone is one witness."""
+    found = decision(a_zombie(3600, connections=None))
+    assert isinstance(found, Nothing)
+    assert "the broker cannot say whether it is connected" in found.reason
+
+
+def test_a_zombie_that_stays_silent_is_gone() -> None:
+    assert isinstance(decision(a_zombie(60, connections=1)), Nothing)
+    found = decision(a_zombie(61, connections=1, held=3, epoch=4))
+    assert isinstance(found, Transition)
+    assert (found.source, found.target, found.event) == (
+        State.ZOMBIE,
+        State.GONE,
+        Event.TERMINATED,
+    )
+    assert (found.epoch, found.evidence["held"]) == (4, 3)
+    assert found.reason.startswith("no heartbeat for 61 s, ")
+
+
+def test_what_waits_for_an_evicted_zombie_goes_to_others_at_once() -> None:
+    move, release = decided(a_zombie(61, queued=1))
+    assert isinstance(move, Transition)
+    assert isinstance(release, Release)
+    assert release.source is State.GONE
+
+
+def test_a_zombie_whose_connections_close_is_gone_sooner() -> None:
+    found = decision(a_zombie(40, connections=0))
+    assert isinstance(found, Transition)
+    assert (found.target, found.event) == (State.GONE, Event.SILENT_CLOSED)
+
+
+def test_an_observer_that_was_away_evicts_nobody() -> None:
+    for observed_for, kind in ((60.0, Nothing), (61.0, Transition)):
+        fleet = replace(a_snapshot(a_zombie(500)), observed_since=NOW - observed_for)
+        assert kinds(evaluate(fleet, SPEC, NOW)) == [kind]
+    fleet = replace(a_snapshot(an_instance(silent_for=500)), observed_since=NOW - 30.0)
+    assert kinds(evaluate(fleet, SPEC, NOW)) == [Nothing]
+
+
+def test_how_long_a_silence_makes_a_zombie_and_ends_it_are_settings() -> None:
+    settings = knobs(zombie_after=100, evict_after=200)
+    assert isinstance(decision(an_instance(silent_for=100), settings), Nothing)
+    assert isinstance(decision(an_instance(silent_for=101), settings), Transition)
+    assert isinstance(decision(a_zombie(200), settings), Nothing)
+    assert isinstance(decision(a_zombie(201), settings), Transition)
 
 
 # --- LEAVING -----------------------------------------------------------------------------------
@@ -390,8 +508,9 @@ def test_a_drained_instance_is_gone() -> None:
 
 
 def test_a_leaving_instance_that_vanishes_is_gone_with_all_it_holds() -> None:
-    found = decision(a_leaver(held=2, queued=2, silent_for=60, connections=0))
+    found, release = decided(a_leaver(held=2, queued=2, silent_for=60, connections=0))
     assert isinstance(found, Transition)
+    assert isinstance(release, Release)
     assert found.event is Event.SILENT_CLOSED
     assert (found.evidence["held"], found.evidence["queued"]) == (2, 2)
 
@@ -439,6 +558,7 @@ def test_after_the_end(
     state: State, more: dict[str, Any], kind: type[Decision], reason: str
 ) -> None:
     found = decision(a_departed(state=state, **more))
+    assert isinstance(found, Verdict)
     assert (type(found), found.reason) == (kind, reason.format(state))
     assert (found.source, found.epoch) == (state, 1)
 
@@ -510,7 +630,7 @@ def test_a_life_from_announcement_to_oblivion() -> None:
 # --- properties --------------------------------------------------------------------------------
 
 few = st.none() | st.integers(0, 3)
-times = st.none() | st.floats(-10, 100) | st.sampled_from((9.9, 10.0, 10.1, 15.0, 3601.0))
+times = st.none() | st.floats(-10, 100) | st.sampled_from((10.0, 10.1, 30.1, 60.1, 3601.0))
 
 
 @st.composite
@@ -549,10 +669,16 @@ def test_everyone_gets_a_decision_with_reason_evidence_and_precondition(
 ) -> None:
     decisions = evaluate(snapshot, SPEC, NOW)
     assert {d.instance for d in decisions} == {i.id for i in snapshot.instances}
+    moved: dict[str, State] = {}
     for found in decisions:
         instance = snapshot.get(found.instance)
         assert instance is not None
-        assert (found.source, found.epoch) == (instance.state, instance.epoch)
+        # What follows a transition is decided about the state after it.
+        state = moved.get(found.instance, instance.state)
+        assert isinstance(found, Verdict)
+        assert (found.source, found.epoch) == (state, instance.epoch)
+        if isinstance(found, Transition):
+            moved[found.instance] = found.target
         assert found.reason
         assert found.evidence["connections"] == instance.connections
     order = [i.id for i in snapshot.instances]
@@ -561,9 +687,14 @@ def test_everyone_gets_a_decision_with_reason_evidence_and_precondition(
 
 @examples(150)
 @given(fleets())
-def test_every_transition_is_in_the_table_and_condemns_nobody_on_the_unknown(
+def test_every_transition_is_in_the_table_and_has_its_evidence(
     snapshot: Snapshot,
 ) -> None:
+    longest_silence = {
+        Event.SILENT_CLOSED: SPEC.gone_after,
+        Event.SILENT_CONNECTED: SPEC.zombie_after,
+        Event.TERMINATED: SPEC.evict_after,
+    }
     moves = [d for d in evaluate(snapshot, SPEC, NOW) if isinstance(d, Transition)]
     for move in moves:
         instance = snapshot.get(move.instance)
@@ -573,12 +704,12 @@ def test_every_transition_is_in_the_table_and_condemns_nobody_on_the_unknown(
         if move.event is Event.DRAINED:
             assert (instance.stopped, instance.inflight) == (True, 0)
             assert instance.queued is not None
-        elif move.target is State.GONE:
-            assert instance.connections == 0
+        elif move.event in longest_silence:
             heard = instance.since if instance.beat_at is None else instance.beat_at
-            started = snapshot.server_started_at
-            assert NOW - heard > SPEC.gone_after
-            assert started is None or NOW - started > SPEC.gone_after
+            silence = NOW - max(heard, snapshot.server_started_at or heard)
+            assert silence > longest_silence[move.event]
+            if move.event is Event.SILENT_CLOSED:
+                assert instance.connections == 0
         else:
             assert move.target is State.ACTIVE
             assert instance.beats >= 3
@@ -590,7 +721,9 @@ def test_every_transition_is_in_the_table_and_condemns_nobody_on_the_unknown(
 def test_a_record_is_forgotten_only_long_after_the_end_and_with_nothing_left(
     snapshot: Snapshot,
 ) -> None:
-    for found in evaluate(snapshot, SPEC, NOW):
+    decisions = evaluate(snapshot, SPEC, NOW)
+    given_up = {d.instance for d in decisions if isinstance(d, Transition)}
+    for found in decisions:
         instance = snapshot.get(found.instance)
         assert instance is not None
         if isinstance(found, Forget):
@@ -600,8 +733,8 @@ def test_a_record_is_forgotten_only_long_after_the_end_and_with_nothing_left(
             assert not instance.queued
         if isinstance(found, Release):
             assert instance.queued
-            takes_none = instance.load.consuming is False
-            assert takes_none or instance.state in ENDED | {State.LEAVING}
+            takes_none = instance.load.consuming is False or instance.id in given_up
+            assert takes_none or instance.state in ENDED | {State.LEAVING, State.ZOMBIE}
 
 
 def test_waiting_tasks_go_back_to_the_default_queue_of_their_own_app() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -109,7 +110,22 @@ def test_a_message_that_celery_publishes_is_read(
     publish: Callable[..., str], options: dict[str, Any]
 ) -> None:
     raw = publish(TASK, "ann", task_id="an-id", **options)
-    assert read(raw) == read_held(held(raw)) == Envelope("an-id", TASK, None, False)
+    found = read(raw)
+    assert found == read_held(held(raw))
+    assert found == Envelope(
+        "an-id",
+        TASK,
+        placed=None,
+        redelivered=False,
+        eta=found.eta,
+        ignores_result=bool(options.get("ignore_result")),
+        priority=options.get("priority", 0),
+    )
+    assert bool(found.eta) == ("countdown" in options)
+
+
+def test_the_time_for_which_a_task_waits_is_as_celery_wrote_it(publish: Callable[..., str]) -> None:
+    assert read(publish(eta=datetime(2031, 5, 6, 7, tzinfo=UTC))).eta == "2031-05-06T07:00:00+00:00"
 
 
 def test_the_placement_in_the_headers_is_read(publish: Callable[..., str]) -> None:

@@ -24,6 +24,7 @@ from nxs_tasks.policy.fleet.placement import (
     explain,
     has_free_slot,
     home,
+    knower,
     unready,
 )
 from nxs_tasks.policy.fleet.score import score
@@ -669,6 +670,16 @@ def test_the_first_choice_is_among_the_contenders(
             "own:w4",
         ),
         case(
+            "a zombie is no home where another knows it, however short its line",
+            [an_instance("w2", state=State.ZOMBIE), an_instance("w4", queued=9), unknowing("w3")],
+            "own:w4",
+        ),
+        case(
+            "a zombie is one where nobody else knows it",
+            [an_instance("w2", state=State.ZOMBIE), unknowing("w3")],
+            "own:w2",
+        ),
+        case(
             "one that leaves too is no home",
             [an_instance("w2", state=State.LEAVING), unknowing("w3")],
             None,
@@ -683,3 +694,56 @@ def test_the_first_choice_is_among_the_contenders(
 def test_the_home_of_a_task_that_is_given_back(others: list[Instance], where: str | None) -> None:
     fleet = a_snapshot(an_instance("w1", state=State.GONE), *others)
     assert home(TASK, fleet, lambda i: f"own:{i}", "celery") == where
+
+
+# --- who gets a task that its taker does not know ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("others", "who"),
+    [
+        case("nobody else is there", [], None),
+        case("nobody else knows it", [unknowing("w2")], None),
+        case("one knows it", [unknowing("w2"), an_instance("w3")], "w3"),
+        case("what another knows is unknown", [an_instance("w2", knows=None)], None),
+        case(
+            "of those that know it the shortest line",
+            [an_instance("w2", queued=2), an_instance("w3", held=1), an_instance("w4", queued=3)],
+            "w3",
+        ),
+        case(
+            "a line is measured in slots",
+            [an_instance("w2", queued=2, slots=1), an_instance("w3", queued=3, slots=4)],
+            "w3",
+        ),
+        case("of equal lines the lower id", [an_instance("w3"), an_instance("w2")], "w2"),
+        case(
+            "rather one that takes from the same queue",
+            [an_instance("w2", consumes=["mail"]), an_instance("w3", queued=3)],
+            "w3",
+        ),
+        case("also one that does not", [an_instance("w2", consumes=["mail"])], "w2"),
+        case("one that joins", [an_instance("w2", state=State.JOINING)], "w2"),
+        case("one that is silent", [an_instance("w2", silent_for=99)], "w2"),
+        case("no zombie", [an_instance("w2", state=State.ZOMBIE)], None),
+        case(
+            "no zombie, however short its line",
+            [an_instance("w2", state=State.ZOMBIE), an_instance("w3", queued=9)],
+            "w3",
+        ),
+        case("nobody that leaves", [an_instance("w2", state=State.LEAVING)], None),
+        case("nobody that has stopped", [an_instance("w2", stopped=True)], None),
+        case("nobody that is gone", [an_instance("w2", state=State.GONE)], None),
+        case("nobody that has failed", [an_instance("w2", state=State.FAILED)], None),
+    ],
+)
+def test_a_task_that_its_taker_does_not_know_goes_to(
+    others: list[Instance], who: str | None
+) -> None:
+    taker = unknowing("w1")
+    assert knower(TASK, a_snapshot(taker, *others), SHARED, but="w1") == who
+
+
+def test_the_taker_is_not_asked_again_even_if_its_profile_names_the_task() -> None:
+    assert knower(TASK, a_snapshot(an_instance("w1")), SHARED, but="w1") is None
+    assert knower(TASK, a_snapshot(an_instance("w1")), SHARED, but="") == "w1"

@@ -52,6 +52,9 @@ def test_the_defaults_are_valid_and_say_so() -> None:
         ("saturation", 1.0),
         ("silent_after", 15.0),
         ("gone_after", 10.0),
+        ("zombie_after", 30.0),
+        ("evict_after", 60.0),
+        ("lost_holders", 3),
         ("weights", Weights(cpu=0.25, memory=0.3, queue=0.2, latency=0.15, reliability=0.1)),
     ],
 )
@@ -63,6 +66,11 @@ def test_a_default_of_the_spec_or_the_design(name: str, value: Any) -> None:
 def test_every_setting_has_a_unit_and_a_reason(field: Any) -> None:
     assert field.metadata["unit"].strip()
     assert len(field.metadata["why"].split()) >= 3
+
+
+def test_the_shortest_ways_to_the_end_are_valid() -> None:
+    ways = {"zombie_after": 15.0, "evict_after": 15.1, "lost_holders": 1}
+    assert load(ways, env={}).settings == Settings(**ways)  # type: ignore[arg-type]
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -181,6 +189,17 @@ def test_a_name_in_the_call_that_resembles_none_points_to_the_list() -> None:
             "gone_after=3.0: must be above heartbeat_period (5.0 s)",
         ),
         case("gone with the next heartbeat", {"gone_after": 5}, "must be above heartbeat_period"),
+        case(
+            "a zombie that gets work",
+            {"zombie_after": 14.9},
+            "setting zombie_after=14.9: must not be below silent_after (15.0 s)",
+        ),
+        case(
+            "gone as soon as a zombie",
+            {"evict_after": 30},
+            "setting evict_after=30.0: must be above zombie_after (30.0 s)",
+        ),
+        case("a task that no holder may lose", {"lost_holders": 0}, "must be at least 1"),
         case(
             "heartbeats rarer than death",
             {"heartbeat_period": 60},

@@ -137,7 +137,8 @@ def _zombie(
     instance: Instance, snapshot: Snapshot, settings: Settings, evidence: Evidence
 ) -> list[Decision]:
     reason = _silence(evidence)
-    if evidence["silent_s"] > settings.evict_after:
+    # What the broker cannot say is no second witness: it stays a ZOMBIE.
+    if evidence["silent_s"] > settings.evict_after and instance.connections is not None:
         return _end(instance, Event.TERMINATED, reason, snapshot, evidence)
     release = _release(instance, snapshot, evidence)
     return [*release, _nothing_plain(instance, reason, evidence)]
@@ -150,7 +151,7 @@ def _silence(evidence: Evidence) -> str:
 def _connected(connections: int | None) -> str:
     if connections is None:
         return "the broker cannot say whether it is connected"
-    return f"still {connections} connection(s)"
+    return f"still {connections} connection(s)" if connections else "no connection left"
 
 
 def _joining(instance: Instance, settings: Settings, evidence: Evidence) -> Decision:

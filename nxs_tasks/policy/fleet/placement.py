@@ -82,7 +82,8 @@ def _holders(task: str, ready: Iterable[Instance], snapshot: Snapshot) -> list[I
     if all(_knows(i, task) for i in takers):
         return []
     knowing = [i for i in ready if _knows(i, task)]
-    return knowing or [i for i in snapshot.instances if _lives(i) and _knows(i, task)]
+    alive = [i for i in snapshot.instances if _lives(i) and _knows(i, task)]
+    return knowing or [i for i in alive if i.state is not State.ZOMBIE] or alive
 
 
 def home(task: str, snapshot: Snapshot, own: Callable[[str], str], shared: str) -> str | None:
@@ -104,7 +105,8 @@ def knower(task: str, snapshot: Snapshot, queue: str, *, but: str) -> str | None
 
     Of those that know it rather one that takes from the same queue; of these the shortest line.
     """
-    knowing = [i for i in snapshot.instances if i.id != but and _lives(i) and _knows(i, task)]
+    others = (i for i in snapshot.instances if i.id != but and i.state is not State.ZOMBIE)
+    knowing = [i for i in others if _lives(i) and _knows(i, task)]
     takes = [i for i in knowing if i.profile is not None and queue in i.profile.queues]
     found = min(takes or knowing, key=lambda i: (_line_per_slot(i, 0), i.id), default=None)
     return found.id if found is not None else None
@@ -229,6 +231,7 @@ class Placer:
         self._lines: dict[str, float] = {}
         self._indexes: dict[tuple[bool, ...], _TaskIndex] = {}
         self._tasks: dict[str, _TaskIndex] = {}
+        self._shared: dict[str, Placement] = {}
         # Few: the instances of a fleet mostly run the same code.
         self._profiles = list({id(i.profile): i.profile for i in snapshot.instances}.values())
         for instance in snapshot.instances:
@@ -256,7 +259,7 @@ class Placer:
             )
         chosen = _top(index.by_line, self._lines)
         if chosen is None:
-            return Placement(task=task, instance=None, score=None, reason=index.shared_reason)
+            return self._shared_placement(task, index)
         instance, before = self._known[chosen], self._placed.get(chosen, 0)
         self._count(chosen)
         return Placement(
@@ -265,6 +268,25 @@ class Placer:
             score=score(instance, self._settings, before),
             reason=DIRECT_ONLY,
         )
+
+    def _shared_placement(self, task: str, index: _TaskIndex) -> Placement:
+        known = self._shared.get(task)
+        if known is None:
+            reason = index.shared_reason
+            known = Placement(task=task, instance=None, score=None, reason=reason)
+            self._shared[task] = known
+        return known
+
+    def place_many(self, task: str, count: int) -> list[Placement]:
+        """Choose for several tasks of one name, one after the other, and count them as placed."""
+        placements: list[Placement] = []
+        while len(placements) < count:
+            placement = self.place(task)
+            if placement.instance is None:
+                # Within a snapshot slots are only taken: nobody becomes eligible any more.
+                return placements + [placement] * (count - len(placements))
+            placements.append(placement)
+        return placements
 
     def contenders(self, task: str, count: int) -> tuple[Instance, ...]:
         """Up to `count` instances that matter most for a task: whom it would choose comes first."""

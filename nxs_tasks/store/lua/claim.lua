@@ -15,7 +15,7 @@
 -- What is due among the delayed is appended to its list first. An entry that cannot be read goes to
 -- the shelf for quarantine: it must not stop everybody's work.
 --
--- Returns {1, queue, message, 1 if some task is cancelled or paused} · {0, ms until something
+-- Returns {1, queue, message, above 0 if some task is cancelled or paused} · {0, ms until something
 -- delayed is due, -1 if nothing is} · {-1, epoch as found} if the process has lost its place.
 --
 -- A caller with CLIENT TRACKING on is told when any of the lists, or another reason to look again,
