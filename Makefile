@@ -7,6 +7,7 @@ NAME ?=
 BIN := .venv/bin
 # Written last, so that an interrupted install leaves none.
 STAMP := .venv/.installed
+BENCH_STAMP := .venv/.bench-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help venv up test check format bench chaos picture constraints clean
@@ -42,6 +43,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
 
+$(BENCH_STAMP): $(STAMP)
+	@echo "installing what the benchmarks measure beside"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]' -c constraints.txt
+	@touch $@
+
 up: $(STAMP) ## run the census example on a fleet on this machine, until Ctrl-C
 	@$(BIN)/nxs -A examples.census.app up --work examples.census.run:run --out census-report $(ARGS)
 
@@ -59,12 +65,12 @@ format: $(STAMP) ## format the code, and repair what lint can repair
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(if $(NAME),$(STAMP)) ## one benchmark: make bench NAME=…
+bench: $(if $(NAME),$(BENCH_STAMP)) ## one benchmark: make bench NAME=…
 	@test -n "$(NAME)" || { echo "Say which benchmark: make bench NAME=… (bench/ holds them)" >&2; exit 1; }
 	$(BIN)/python -m bench $(NAME) $(ARGS)
 
-chaos: $(STAMP) ## the tests that kill, freeze and cut real workers
-	$(BIN)/python -m pytest -m chaos $(ARGS)
+chaos: $(STAMP) ## kill, freeze and cut real workers, beside plain Celery: make chaos ARGS='--kills 50'
+	$(BIN)/python -m chaos $(ARGS)
 
 picture: $(STAMP) ## draw the pictures of the documentation anew
 	@$(BIN)/python -m docs.states_page && $(BIN)/python -m docs.settings_page
@@ -77,10 +83,10 @@ constraints: ## resolve all dependencies anew, into constraints.txt
 	}
 	@set -e; new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; trap 'exit 130' INT TERM; \
 	$(PYTHON) -m venv "$$new/venv"; \
-	"$$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	"$$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'; \
 	"$$new/venv/bin/python" -m pip check; \
 	{ \
-		echo "# Every dependency of nxs-tasks[dev], direct or not, at the version it is tested with."; \
+		echo "# Every dependency of nxs-tasks[dev,bench], direct or not, at the version it is tested with."; \
 		echo "# Resolved on Python 3.11. Do not edit: renew it with \`make constraints\`."; \
 		"$$new/venv/bin/python" -m pip freeze --exclude nxs-tasks --exclude-editable; \
 	} >"$$new/constraints.txt"; \

@@ -34,6 +34,10 @@ def _module(name: str) -> Run:
 
 
 BENCHES: Mapping[str, Bench] = {
+    "results": Bench("storing, submitting for and fetching a result", _module("results")),
     "worker": Bench("no-op tasks a second of a worker, beside stock Celery", _module("worker")),
+    "delayed": Bench("100,000 tasks for later: memory, and how late they run", _module("delayed")),
+    "spool": Bench("submissions while the broker is frozen for a minute", _module("spool")),
+    "submit_many": Bench("submissions by the batch and one by one", _module("submit_many")),
     "submit": Bench("what placing adds to delay(), and what one decision costs", _module("submit")),
 }

@@ -56,15 +56,26 @@ class FakeClock:
 SYSTEM = SystemClock()
 
 
-def wait_until(condition: Callable[[], bool], deadline_s: float, poll_s: float = 0.05) -> bool:
-    """Poll `condition` until it holds (True) or `deadline_s` seconds have passed (False)."""
+def wait_until(
+    condition: Callable[[], bool],
+    deadline_s: float,
+    poll_s: float = 0.05,
+    slowest_s: float | None = None,
+) -> bool:
+    """Poll `condition` until it holds (True) or `deadline_s` seconds have passed (False).
+
+    With `slowest_s` each pause is twice as long as the one before, up to so long.
+    """
     end = time.monotonic() + deadline_s
     while True:
         if condition():
             return True
-        if time.monotonic() >= end:
+        left = end - time.monotonic()
+        if left <= 0:
             return False
-        time.sleep(poll_s)
+        time.sleep(poll_s if slowest_s is None else min(poll_s, left))
+        if slowest_s is not None:
+            poll_s = min(2 * poll_s, slowest_s)
 
 
 def repeat(action: Callable[[], None], every_s: float) -> NoReturn:

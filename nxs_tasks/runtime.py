@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from nxs_tasks.breaker import Breaker
 from nxs_tasks.celery_settings import Change
 from nxs_tasks.clock import SYSTEM, Clock
 from nxs_tasks.errors import SettingError
@@ -33,6 +34,8 @@ class Runtime:
         self.app = app
         self.sourced = sourced
         self.clock = clock
+        #: Whether the broker takes messages, as this process saw it last.
+        self.breaker = Breaker()
         self._store: tuple[int, FleetStore] | None = None
         self._history: tuple[int, History] | None = None
         self._token = (0, "")
@@ -40,6 +43,8 @@ class Runtime:
         self.changes: tuple[Change, ...] = ()
         #: Called by `flush`: parts that buffer what they will send.
         self.flushers: list[Callable[[], None]] = []
+        #: Called by `keep_up`: what a process does now and then, and at once.
+        self.upkeep: list[Callable[[], None]] = []
         #: One run of a control job at a time, by its name.
         self.job_locks: dict[str, threading.Lock] = {}
         #: Why the app's configuration was refused after `Fleet(app)`; see `require_accepted`.
@@ -106,6 +111,11 @@ class Runtime:
         """Send what is buffered in this process, before its broker goes away."""
         for flusher in self.flushers:
             flusher()
+
+    def keep_up(self) -> None:
+        """Do what is done now and then. A worker calls it with each heartbeat or control job."""
+        for keeper in self.upkeep:
+            keeper()
 
     @property
     def app_name(self) -> str:

@@ -135,11 +135,16 @@ class Settings:
             if f.metadata["unit"] in _POSITIVE_UNITS:
                 _require(value > 0, f.name, value, "must be above 0")
         _require(
-            self.evict_after > self.zombie_after >= self.silent_after,
+            self.zombie_after >= self.silent_after,
+            "zombie_after",
+            self.zombie_after,
+            f"must not be below silent_after ({self.silent_after} s)",
+        )
+        _require(
+            self.evict_after > self.zombie_after,
             "evict_after",
             self.evict_after,
-            f"must be above zombie_after ({self.zombie_after} s), and that not below "
-            f"silent_after ({self.silent_after} s)",
+            f"must be above zombie_after ({self.zombie_after} s)",
         )
         _require(
             self.server_fsync in ("always", "everysec"),

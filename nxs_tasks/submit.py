@@ -18,20 +18,28 @@ import os
 import random
 import threading
 from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kombu import Exchange, Queue
 
-from nxs_tasks.errors import NxsError
+from nxs_tasks.deadline import within
+from nxs_tasks.errors import BrokerUnreachable, NxsError
 from nxs_tasks.model.decision import Explanation, Placement
+from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.placement import Placer, explain
 from nxs_tasks.runtime import CONTROL_TASKS, Runtime
+from nxs_tasks.store.connect import explained
 from nxs_tasks.store.events import Events
-from nxs_tasks.store.message import PLACED_HEADER
+from nxs_tasks.store.message import PLACED_HEADER, placed_header
 
 log = logging.getLogger(__name__)
 
+#: Of `submit_deadline`: to look at the fleet, and to send what was sampled. Most is the task's own.
+LOOK_SHARE = 0.15
+FLUSH_SHARE = 0.05
 #: Own placements younger than this may not be in a snapshot yet: decided, but not yet written.
 IN_FLIGHT_S = 0.1
 #: Candidates kept with a sampled placement.
@@ -58,6 +66,7 @@ class View:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._max_age = runtime.settings.view_max_age
         self._placer: Placer | None = None
         self._looked_at = float("-inf")
         self._recent: deque[tuple[float, str]] = deque()
@@ -65,19 +74,30 @@ class View:
 
     def placer(self) -> Placer | None:
         """The current placer, or None while the broker does not answer."""
+        if self._runtime.breaker.open:
+            # Whoever is told where to put a task will not put it there.
+            self._placer, self._looked_at = None, float("-inf")
+            return None
         now = self._runtime.clock.monotonic()
-        if now - self._looked_at >= self._runtime.settings.view_max_age:
+        if now - self._looked_at >= self._max_age:
             self._look(now)
         return self._placer
 
-    def count(self, instance_id: str) -> None:
-        """Remember an own placement, for the next snapshot that may not know it yet."""
-        self._recent.append((self._runtime.clock.monotonic(), instance_id))
+    def count(self, placements: Iterable[Placement]) -> None:
+        """Remember own placements, for the next snapshot that may not know them yet."""
+        now = self._runtime.clock.monotonic()
+        self._recent.extend((now, p.instance) for p in placements if p.instance is not None)
+
+    def _snapshot(self) -> Snapshot:
+        """The fleet, unless it takes so long that the task itself would come too late."""
+        store, seconds = self._runtime.store(), LOOK_SHARE * self._runtime.settings.submit_deadline
+        with explained(self._runtime.broker_url):
+            return within(seconds, store.snapshot)
 
     def _look(self, now: float) -> None:
         self._looked_at = now
         try:
-            snapshot = self._runtime.store().snapshot()
+            snapshot = self._snapshot()
         except NxsError as error:
             self._placer = None
             if not self._failed:
@@ -102,6 +122,7 @@ class Submitter:
         self._queues: dict[str, Queue] = {}
         self._control = queue_to(runtime.keys.control_queue())
         self._own_queues = runtime.keys.own_queue("")
+        self._share = runtime.settings.placement_sample
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
         runtime.flushers.append(self.flush)
@@ -154,24 +175,58 @@ class Submitter:
 
     def _place(self, name: str) -> tuple[Placement, Explanation | None]:
         with self._lock:
-            placer = self._view.placer()
+            placer = self._placer()
             if placer is None:
-                reason = "the fleet is out of sight: the broker does not answer"
-                return Placement(task=name, instance=None, score=None, reason=reason), None
-            explanation = None
-            if self._sampled():
-                # Before placing: the explanation must see what the choice sees.
-                among = replace(placer.snapshot, instances=placer.contenders(name, CANDIDATES_KEPT))
-                explanation = explain(name, among, self._runtime.settings, placer.placed)
+                return out_of_sight(name), None
+            # Before placing: the explanation must see what the choice sees.
+            explanation = self._explained(placer, name) if self._sampled() else None
             placement = placer.place(name)
             if placement.instance is not None:
-                self._view.count(placement.instance)
-            self._flush_due = self._flush_due or placer is not self._flushed_with
-            self._flushed_with = placer
+                self._view.count((placement,))
         return placement, explanation
 
+    def place_one(self, name: str, id_: str, at: float) -> Placement:
+        """As `place_many`."""
+        self._chosen.value = None
+        placement, explanation = self._place(name)
+        if explanation is not None:
+            self._keep_sample(id_, placement, explanation, at)
+        return placement
+
+    def place_many(self, name: str, ids: Sequence[str], at: float) -> list[Placement]:
+        """A placement for each of several tasks of one name that are submitted together.
+
+        `at` is the time that is kept with the placements which are sampled, s.
+        """
+        self._chosen.value = None
+        placements: list[Placement] = []
+        with self._lock:
+            placer = self._placer()
+            if placer is None:
+                return [out_of_sight(name)] * len(ids)
+            for n in [n for n in range(len(ids)) if self._sampled()]:
+                placements += placer.place_many(name, n - len(placements))
+                explanation = self._explained(placer, name)
+                placements.append(placer.place(name))
+                fields = placement_fields(placements[-1], explanation, at)
+                self._samples.append((ids[n], name, fields))
+            placements += placer.place_many(name, len(ids) - len(placements))
+            self._view.count(placements)
+        return placements
+
+    def _placer(self) -> Placer | None:
+        placer = self._view.placer()
+        if placer is not None:
+            self._flush_due = self._flush_due or placer is not self._flushed_with
+            self._flushed_with = placer
+        return placer
+
+    def _explained(self, placer: Placer, name: str) -> Explanation:
+        among = replace(placer.snapshot, instances=placer.contenders(name, CANDIDATES_KEPT))
+        return explain(name, among, self._runtime.settings, placer.placed)
+
     def _sampled(self) -> bool:
-        share = self._runtime.settings.placement_sample
+        share = self._share
         return share > 0 and (share >= 1 or random.random() < share)
 
     def on_publish(
@@ -184,17 +239,23 @@ class Submitter:
             return
         placement, explanation = chosen
         now = self._runtime.clock.now()
-        headers[PLACED_HEADER] = {
-            "to": placement.instance,
-            "score": None if placement.score is None else round(placement.score, 4),
-            "why": placement.reason,
-            "at": now,
-        }
+        headers[PLACED_HEADER] = placed_header(placement, now)
         if explanation is not None:
-            fields = placement_fields(placement, explanation, now)
-            with self._lock:
-                self._samples.append((str(headers.get("id", "")), sender, fields))
-        # A sample waits for the next look at the fleet; who wants all of them wants them now.
+            self._keep_sample(str(headers.get("id", "")), placement, explanation, now)
+        self.send_samples()
+
+    def _keep_sample(
+        self, id_: str, placement: Placement, explanation: Explanation, at: float
+    ) -> None:
+        fields = placement_fields(placement, explanation, at)
+        with self._lock:
+            self._samples.append((id_, placement.task, fields))
+
+    def send_samples(self) -> None:
+        """Send the sampled placements if it is time.
+
+        A sample waits for the next look at the fleet; who wants all of them wants them now.
+        """
         if self._samples and (self._flush_due or self._runtime.settings.placement_sample >= 1):
             self._flush_due = False
             self.flush()
@@ -205,10 +266,21 @@ class Submitter:
             samples, self._samples = self._samples, deque(maxlen=BUFFER)
         if not samples:
             return
+        runtime = self._runtime
+        events, seconds = Events(runtime.store()), FLUSH_SHARE * runtime.settings.submit_deadline
         try:
-            Events(self._runtime.store()).add_placements(samples)
+            if runtime.breaker.open:
+                raise BrokerUnreachable(runtime.breaker.why)
+            with explained(runtime.broker_url):
+                within(seconds, partial(events.add_placements, samples))
         except NxsError as error:
             log.warning("%d sampled placements are not kept: %s", len(samples), error)
+
+
+def out_of_sight(name: str) -> Placement:
+    """The placement of a task while the broker does not answer."""
+    reason = "the fleet is out of sight: the broker does not answer"
+    return Placement(task=name, instance=None, score=None, reason=reason)
 
 
 def placement_fields(placement: Placement, explanation: Explanation, now: float) -> dict[str, str]:

@@ -22,6 +22,10 @@ REMEMBERED = str(REMEMBERED_S)
 #: How the server is told which script: by its digest, or by its text.
 KNOWN, WHOLE = ("EVALSHA", SCRIPT_SHA), ("EVAL", SCRIPT)
 
+#: The beginning of the command for one message, and what stands before that message.
+ONE = f"*9\r\n$7\r\nEVALSHA\r\n${len(SCRIPT_SHA)}\r\n{SCRIPT_SHA}\r\n$1\r\n2\r\n"
+FOR_ONE = f"${len(REMEMBERED)}\r\n{REMEMBERED}\r\n$1\r\n1\r\n"
+
 
 class Write(NamedTuple):
     """Messages for some lists, under the name and the number that make a repetition harmless.
@@ -42,6 +46,10 @@ class Write(NamedTuple):
 def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
     """The command as the server reads it; with the text of the script if `whole`."""
     lists = write.lists
+    if len(lists) == 1 and not whole:
+        [(key, messages)] = lists.items()
+        if len(messages) == 1:
+            return _pack_one(producer_key, str(write.number), key, messages[0])
     parts = [*(WHOLE if whole else KNOWN), str(1 + len(lists)), producer_key, *lists]
     parts += [str(write.number), REMEMBERED]
     for messages in lists.values():
@@ -51,6 +59,18 @@ def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
     if text.isascii():
         # Each character is one byte, so the lengths are right.
         return f"*{len(parts)}\r\n{text}".encode("ascii")
+    return b"".join((b"*%d\r\n" % len(parts), *map(_encoded, parts)))
+
+
+def _pack_one(producer_key: str, number: str, key: str, message: str) -> bytes:
+    """The same for one message, as most writes are."""
+    text = (
+        f"{ONE}${len(producer_key)}\r\n{producer_key}\r\n${len(key)}\r\n{key}\r\n"
+        f"${len(number)}\r\n{number}\r\n{FOR_ONE}${len(message)}\r\n{message}\r\n"
+    )
+    if text.isascii():
+        return text.encode("ascii")
+    parts = (*KNOWN, "2", producer_key, key, number, REMEMBERED, "1", message)
     return b"".join((b"*%d\r\n" % len(parts), *map(_encoded, parts)))
 
 

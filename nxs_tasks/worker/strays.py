@@ -41,10 +41,14 @@ class Strays:
         now = self._clock.monotonic()
         if now - self._looked_at < APART_S:
             return 0
-        self._looked_at = now
         tenure = self._tenure
         held = set(tenure.inflight.tokens(tenure.instance, tenure.epoch))
-        strays = held - self._known() - tenure.settling() - {tenure.asked}
+        try:
+            known = self._known()
+        except RuntimeError:
+            return 0  # Celery's sets changed while they were read: at the next heartbeat
+        self._looked_at = now
+        strays = held - known - tenure.settling() - {tenure.asked}
         given_back = strays & self._suspects
         self._suspects = strays - given_back
         for token in given_back:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import peers
 from bench.catalog import BENCHES, Bench, BenchError, Say
 from bench.command import main
 from bench.figure import Figure, Goal
@@ -247,6 +248,14 @@ def test_a_stopwatch_runs_between_start_and_stop_only() -> None:
         if running:
             watch.stop()
     assert watch.now() == clock.now()
+    watch.advance(3.0)
+    assert watch.monotonic() == 7.0
+
+
+def test_a_bench_says_which_peers_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "MODULES", {"json": "json", "no_such_queue": "no-such[redis]"})
+    with pytest.raises(BenchError, match=r"not installed: no-such\[redis\]. `make bench"):
+        peers.require_all()
 
 
 def test_a_turn_that_fails_is_cleared_up() -> None:

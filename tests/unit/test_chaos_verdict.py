@@ -156,6 +156,21 @@ def test_one_start_excuses_one_duplicate_and_no_more() -> None:
     assert causes(judge(account(sent("a"), *three, first, second))) == ["hard", "hard"]
 
 
+@pytest.mark.parametrize(
+    ("begun", "over", "cause"),
+    [
+        (5.0, 9.9, "stop"),
+        (5.0, 9.9 - FELT_S, UNEXPLAINED),  # it had been awake for long
+        (10.5, 11.0, UNEXPLAINED),  # frozen afterwards
+    ],
+)
+def test_who_was_frozen_before_its_start_begins_when_it_wakes(
+    begun: float, over: float, cause: str
+) -> None:
+    parts = (sent("a"), run("a", "w1.1", 8.0, 8.1), run("a", "w0.1", 10.0, 10.1))
+    assert causes(judge(account(*parts, Hit("stop", "w0.1", begun, over)))) == [cause]
+
+
 def test_a_retry_is_no_duplicate() -> None:
     parts = (run("a", "w0.1", 1.0, 2.0, retried=True), run("a", "w0.1", 2.0, 3.0, attempt=1))
     verdict = judge(account(sent("a"), *parts))

@@ -1,0 +1,1 @@
+"""Submission without waiting for Celery: messages written in batches, at most once each."""

@@ -1,0 +1,105 @@
+"""Where each message of a call goes: by the user's word to one queue, or where the fleet places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from json.encoder import encode_basestring_ascii as quoted
+from typing import NamedTuple, Protocol
+
+from nxs_tasks.model.decision import Placement
+from nxs_tasks.runtime import Runtime
+from nxs_tasks.submission.plan import Plan
+
+ROUTED = "the queue that its options or task_routes name"
+
+
+class Placing(Protocol):
+    """Who chooses the instances of a fleet."""
+
+    def place_one(self, name: str, id_: str, at: float) -> Placement:
+        """A placement for a task."""
+
+    def place_many(self, name: str, ids: Sequence[str], at: float) -> Sequence[Placement]:
+        """A placement for each of several tasks of one name."""
+
+    def send_samples(self) -> None:
+        """Send the placements that are kept on their way to the history, if it is time."""
+
+
+class Destination(NamedTuple):
+    """Where a message goes and why, and how its text says so."""
+
+    queue: str
+    key: str  # of the list
+    why: str
+    queue_json: str
+    placement: Placement | None = None
+    placed_json: str = ""
+    at: float = 0.0  # when it was placed, s
+
+
+class Destinations:
+    """Finds them for one process."""
+
+    def __init__(self, runtime: Runtime, placing: Placing) -> None:
+        self._runtime = runtime
+        self._placing = placing
+        self._own_queue = runtime.keys.own_queue("")
+        self._clock = runtime.clock
+        self._shared = ""
+        self._places: dict[tuple[str, int], tuple[str, str]] = {}
+
+    def of_one(self, plan: Plan, id_: str) -> Destination:
+        """That of one task."""
+        if plan.route is not None:
+            return next(self.of(plan, (id_,)))
+        at = self._clock.now()
+        return self._placed(self._placing.place_one(plan.target.name, id_, at), plan.level, at)
+
+    def of(self, plan: Plan, ids: Sequence[str]) -> Iterator[Destination]:
+        """One for each task; the same object for neighbours that go the same way."""
+        priority = plan.level
+        if plan.route is not None:
+            key, queue_json = self._place(plan.route.queue, priority)
+            return repeat(Destination(plan.route.queue, key, ROUTED, queue_json), len(ids))
+        at = self._clock.now()
+        return self._all_placed(self._placing.place_many(plan.target.name, ids, at), priority, at)
+
+    def key(self, queue: str, priority: int) -> str:
+        """The list of a queue for a priority."""
+        return self._place(queue, priority)[0]
+
+    def _all_placed(
+        self, placements: Sequence[Placement], priority: int, at: float
+    ) -> Iterator[Destination]:
+        last: Placement | None = None
+        for placement in placements:
+            if placement is not last:
+                last, to = placement, self._placed(placement, priority, at)
+            yield to
+
+    def _placed(self, placement: Placement, priority: int, at: float) -> Destination:
+        instance = placement.instance
+        if instance is not None:
+            queue = self._own_queue + instance
+        else:
+            # As Celery does: what is the default queue at the first submission stays it.
+            queue = self._shared = self._shared or self._runtime.shared_queue
+        key, queue_json = self._places.get((queue, priority)) or self._place(queue, priority)
+        header = placed_json(placement, at)
+        return Destination(queue, key, placement.reason, queue_json, placement, header, at)
+
+    def _place(self, queue: str, priority: int) -> tuple[str, str]:
+        found = self._places.get((queue, priority))
+        if found is None:
+            key = self._runtime.store().wire.list_of(queue, priority)
+            found = self._places[queue, priority] = key, quoted(queue)
+        return found
+
+
+def placed_json(placement: Placement, at: float) -> str:
+    """The header of `placed_header` as JSON."""
+    to = "null" if placement.instance is None else quoted(placement.instance)
+    score = "null" if placement.score is None else repr(round(placement.score, 4))
+    return f'{{"to": {to}, "score": {score}, "why": {quoted(placement.reason)}, "at": {at!r}}}'

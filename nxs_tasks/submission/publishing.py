@@ -1,0 +1,211 @@
+"""Celery's own submissions (`delay`, `apply_async`, canvas, retries, beat) by way of the outbox.
+
+All of them pass `app.amqp.send_task_message`, which makes the message and gives it to a producer.
+Here that is one which encodes it as kombu does, and hands the text to the outbox: so it is there to
+be spooled even if there never was a connection. A producer or a connection that the caller brought
+along is left alone, and so is kombu's batch.
+
+What is spooled counts as sent: the result has the same id. `SubmissionRejected` says that a task
+was not taken in.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from kombu import Exchange, Queue
+from kombu.utils.uuid import uuid
+
+from nxs_tasks.deadline import Deadline
+from nxs_tasks.errors import AlreadySubmitted, BrokerError, BrokerUnreachable, SubmissionRejected
+from nxs_tasks.runtime import CONTROL_TASKS, Runtime
+from nxs_tasks.store.keys import Wire
+from nxs_tasks.store.message import UNIQUE_HEADER
+from nxs_tasks.submission.draft import Draft, level
+from nxs_tasks.submission.outbox import Outbox
+from nxs_tasks.submission.outcome import SubmitOutcome
+from nxs_tasks.submission.topology import Topology
+
+log = logging.getLogger(__name__)
+
+#: Of the time for one message, what is asked of the broker before may take so much.
+ASK_SHARE = 0.3
+#: Arguments of `Producer.publish` that say how to send, and are no property of a message.
+MANNERS = ("mandatory", "immediate", "timeout", "confirm_timeout", "retry", "retry_policy")
+
+
+class TaskSender:
+    """`app.amqp.send_task_message` of an app with a fleet."""
+
+    def __init__(self, runtime: Runtime, outbox: Outbox) -> None:
+        self._app = runtime.app
+        self._stock: Any = None
+        self.runtime = runtime
+        self.outbox = outbox
+        self.topology = Topology(runtime)
+
+    def __call__(self, producer: Any, name: str, message: Any, **options: Any) -> Any:
+        """Send a message that Celery has made. Raises `SubmissionRejected`, `AlreadySubmitted`."""
+        if self._stock is None:
+            # Not before: Celery reads the settings for good when it makes it.
+            self._stock = self._app.amqp._create_task_sender()
+        if _is_from_pool(producer) and "content_type" not in options:
+            producer = TaskProducer(self, producer, name)
+        return self._stock(producer, name, message, **options)
+
+    @property
+    def wire(self) -> Wire:
+        """What the keys of the app's queues look like."""
+        return Wire.from_options(self._app.conf.broker_transport_options or {})
+
+
+def _is_from_pool(producer: Any) -> bool:
+    """Celery's own; one that gathers a batch is left to it."""
+    gathers = getattr(getattr(producer, "_batch_local", None), "current", None) is not None
+    # A pool gives what it lends a way back.
+    return "release" in vars(producer) and not gathers
+
+
+class TaskProducer:
+    """For one message: what Celery's sender needs of a producer."""
+
+    def __init__(self, sender: TaskSender, producer: Any, name: str) -> None:
+        self._sender = sender
+        self._producer = producer
+        self._name = name
+        self._topology = sender.topology
+        self._outbox = sender.outbox
+
+    @property
+    def connection(self) -> Any:
+        """The connection of Celery's producer, which is not used."""
+        return self._producer.connection
+
+    def revive(self, channel: Any) -> None:
+        """Nothing: there is no channel."""
+
+    def publish(
+        self,
+        body: Any,
+        routing_key: str = "",
+        exchange: Any = None,
+        *,
+        headers: dict[str, Any] | None = None,
+        declare: list[Any] | None = None,
+        serializer: str | None = None,
+        compression: str | None = None,
+        delivery_mode: Any = None,
+        **properties: Any,
+    ) -> None:
+        """As kombu's. Raises `SubmissionRejected`, `AlreadySubmitted`."""
+        deadline = self._outbox.deadline()
+        name = exchange.name if isinstance(exchange, Exchange) else exchange or ""
+        if not headers or "task" not in headers:
+            stock = {**properties, "routing_key": routing_key, "exchange": exchange}
+            stock |= {"headers": headers, "declare": declare, "serializer": serializer}
+            self._tell(body, {**stock, "delivery_mode": delivery_mode}, deadline)
+            return
+        draft = Draft(
+            headers=headers,
+            properties=_properties_of(properties),
+            body=body,
+            sent_event=None,
+            serializer=serializer or "json",
+            compression=compression,
+            delivery_mode=delivery_mode,
+        )
+        queues = self._queues(name, routing_key, declare or [], deadline)
+        if queues is None:
+            options = {"routing_key": routing_key, "exchange": exchange, "headers": headers}
+            coding = {"serializer": serializer, "compression": compression}
+            everything = {**properties, **options, **coding, "delivery_mode": delivery_mode}
+            self._broadcast(body, everything, deadline)
+        elif queues:
+            self._hand_in(draft, draft.text(routing_key, uuid(), name), queues, deadline)
+            self._renew_expiry(declare or [], queues, deadline)
+
+    def _queues(
+        self, exchange: str, routing_key: str, declare: list[Any], deadline: Deadline
+    ) -> list[str] | None:
+        """Where a message goes; None if to all that listen."""
+        self._topology.declare(declare, deadline.part(ASK_SHARE))
+        if not exchange:
+            return [routing_key]
+        try:
+            return self._topology.queues_of(exchange, routing_key, deadline.part(ASK_SHARE))
+        except BrokerError as error:
+            if isinstance(error, BrokerUnreachable):
+                self._outbox.trip(str(error))
+            raise SubmissionRejected(
+                f"{self._name} is not sent, and cannot be kept, because only the broker knows the "
+                f"queues of exchange {exchange!r}: {error}"
+            ) from None
+
+    def _hand_in(self, draft: Draft, text: str, queues: list[str], deadline: Deadline) -> None:
+        priority = level(draft.properties.get("priority"))
+        keys = [self._sender.wire.list_of(queue, priority) for queue in queues]
+        headers = draft.headers
+        task_id, unique = str(headers.get("id") or ""), headers.get(UNIQUE_HEADER)
+        # A retry is the same task: it has its key already.
+        if unique and not headers.get("retries"):
+            if len(keys) > 1:
+                raise SubmissionRejected(
+                    f"{self._name} has a unique_key and would go into {len(keys)} queues: send it "
+                    "to one queue"
+                )
+            receipt = self._outbox.send_unique(keys[0], text, task_id, str(unique), deadline)
+            if receipt.outcome is not SubmitOutcome.REJECTED and receipt.task_id != task_id:
+                raise AlreadySubmitted(receipt.task_id, str(unique))
+        else:
+            keep = not self._name.startswith(CONTROL_TASKS)
+            lists = dict.fromkeys(keys, (text,))
+            receipt = self._outbox.send(lists, deadline, keep=keep)
+        if receipt.outcome is SubmitOutcome.REJECTED:
+            raise SubmissionRejected(f"{self._name}[{task_id}] is not sent: {receipt.reason}")
+
+    def _broadcast(self, body: Any, options: dict[str, Any], deadline: Deadline) -> None:
+        try:
+            self._topology.publish(body, options, deadline)
+        except BrokerError as error:
+            raise SubmissionRejected(f"{self._name} is not broadcast: {error}") from None
+
+    def _tell(self, body: Any, options: dict[str, Any], deadline: Deadline) -> None:
+        """Publish what is no task: the event that one was sent, which may be lost."""
+        try:
+            self._topology.publish(body, options, deadline.part(ASK_SHARE))
+        except BrokerError as error:
+            log.debug("an event is lost: %s", error)
+
+    def _renew_expiry(self, declare: list[Any], queues: list[str], deadline: Deadline) -> None:
+        """A queue that expires begins anew with each message."""
+        for entity in declare:
+            if isinstance(entity, Queue) and entity.name in queues:
+                milliseconds = _expires_ms(entity)
+                if milliseconds is not None and not self._sender.runtime.breaker.open:
+                    self._outbox.expire(
+                        self._sender.wire.queue_keys(entity.name), milliseconds, deadline
+                    )
+
+
+def _expires_ms(queue: Any) -> int | None:
+    if queue.expires is not None:
+        return int(queue.expires * 1000)
+    try:
+        return int((queue.queue_arguments or {})["x-expires"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _properties_of(given: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in given.items() if key not in MANNERS}
+    if isinstance(kept.get("reply_to"), Queue):
+        kept["reply_to"] = kept["reply_to"].name
+    return kept
+
+
+def install(runtime: Runtime, outbox: Outbox) -> None:
+    """Have all that Celery publishes for this app pass the outbox."""
+    amqp = runtime.app.amqp
+    if not isinstance(vars(amqp).get("send_task_message"), TaskSender):
+        amqp.send_task_message = TaskSender(runtime, outbox)

@@ -1,0 +1,167 @@
+"""An app whose tasks write down that they run, in Redis, by the server's clock.
+
+Its tasks do what makes trouble: they die, hang, give up, come back. What is written is the test's
+own account, independent of results and of what NXS says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.worker.control import control_command
+from celery.worker.request import Request
+
+from nxs_tasks import Fleet
+from nxs_tasks.store import connect
+from nxs_tasks.worker import strays
+
+URL = os.environ["SHOP_BROKER"]
+#: Where the account is kept; not by way of what a test has put between the worker and its broker.
+LEDGER_URL = os.environ.get("LEDGER_URL", URL)
+#: List: for each start or end of a task a JSON list: its id, what, the server's time (s), the pid.
+RAN = "ran"
+
+app = Celery("ledger", broker=URL, backend=URL)
+app.conf.update(
+    task_serializer="json",
+    result_serializer="json",
+    accept_content=["json"],
+    broker_connection_retry_on_startup=True,
+    worker_proc_alive_timeout=30.0,
+    **json.loads(os.environ.get("LEDGER_CONF", "{}")),
+)
+fleet = Fleet(app)
+#: So that a test need not wait for what is a matter of seconds.
+strays.APART_S = float(os.environ.get("LEDGER_APART_S", strays.APART_S))
+_client: tuple[int, Any] = (0, None)
+
+
+def note(task: Any, what: str) -> None:
+    """Write down that a task has come so far."""
+    global _client
+    if _client[0] != os.getpid():
+        _client = (os.getpid(), connect(LEDGER_URL))
+    client = _client[1]
+    seconds, microseconds = client.time()
+    at = seconds + microseconds / 1e6
+    client.rpush(RAN, json.dumps([task.request.id, what, at, os.getpid()]))
+
+
+@app.task(name="ledger.run", bind=True)
+def run(self: Any, seconds: float = 0.0) -> str:
+    note(self, "start")
+    if seconds:
+        time.sleep(seconds)  # noqa: TID251 - what a task of a user would do
+    note(self, "end")
+    return "done"
+
+
+@app.task(name="ledger.until", bind=True)
+def until(self: Any, key: str) -> str:
+    """Work until somebody sets a key."""
+    note(self, "start")
+    while not _client[1].exists(key):
+        time.sleep(0.02)  # noqa: TID251
+    note(self, "end")
+    return "done"
+
+
+@app.task(name="ledger.again", bind=True, max_retries=None)
+def again(self: Any, times: int, countdown: float) -> int:
+    """Retried so often, with that countdown."""
+    note(self, f"try {self.request.retries}")
+    if self.request.retries < times:
+        raise self.retry(countdown=countdown)
+    return int(self.request.retries)
+
+
+@app.task(name="ledger.die", bind=True)
+def die(self: Any) -> None:
+    """Kill the process that runs it, as the kernel does when memory is short."""
+    note(self, "start")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="ledger.leave", bind=True)
+def leave(self: Any) -> None:
+    """End the process that runs it, politely."""
+    note(self, "start")
+    raise SystemExit(3)
+
+
+@app.task(name="ledger.refuse", bind=True)
+def refuse(self: Any, times: int) -> str:
+    """Asks to be delivered anew, so often."""
+    note(self, "start")
+    if _client[1].incr(f"refused:{self.request.id}") <= times:
+        raise Reject("not now", requeue=True)
+    return "done"
+
+
+@app.task(name="ledger.drop", bind=True)
+def drop(self: Any) -> None:
+    note(self, "start")
+    raise Reject("never", requeue=False)
+
+
+@app.task(name="ledger.ignore", bind=True)
+def ignore(self: Any) -> None:
+    note(self, "start")
+    raise Ignore
+
+
+@app.task(name="ledger.early", bind=True, acks_late=False)
+def early(self: Any, seconds: float = 0.0) -> str:
+    """Acknowledged when it starts."""
+    note(self, "start")
+    time.sleep(seconds)  # noqa: TID251
+    return "done"
+
+
+@app.task(name="ledger.limited", bind=True, rate_limit="10/s")
+def limited(self: Any) -> str:
+    note(self, "start")
+    return "done"
+
+
+@app.task(name="ledger.soft", bind=True, soft_time_limit=1)
+def soft(self: Any) -> str:
+    """Takes too long, and is told so."""
+    note(self, "start")
+    try:
+        time.sleep(60)  # noqa: TID251
+    except SoftTimeLimitExceeded:
+        return "gave up"
+    return "too late"
+
+
+@app.task(name="ledger.hard", bind=True, time_limit=1)
+def hard(self: Any) -> None:
+    """Takes too long, and is killed."""
+    note(self, "start")
+    time.sleep(60)  # noqa: TID251
+
+
+class TouchyRequest(Request):
+    """Raises where Celery does not expect it, when a slot is taken already."""
+
+    def revoked(self) -> bool:
+        raise RuntimeError("do not touch")
+
+
+@app.task(name="ledger.touchy", Request=TouchyRequest)
+def touchy() -> None:
+    """Never started."""
+
+
+@control_command(args=[("seconds", float)])
+def stall(state: Any, seconds: float) -> dict[str, str]:
+    """Have the event loop of the worker stand still."""
+    time.sleep(seconds)  # noqa: TID251
+    return {"ok": "awake"}

@@ -1,0 +1,160 @@
+"""Every way in which a task or its worker may end: nothing stays held, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+from celery.result import AsyncResult
+
+from nxs_tasks.clock import wait_until
+from tests.integration.ledger import Ledger
+from tests.integration.live import PATIENCE_S, Live
+
+pytest_plugins = ["tests.integration.ledger_fixtures"]
+
+
+def states(results: list[AsyncResult]) -> list[str]:
+    return [result.state for result in results]
+
+
+def wait_for(ledger: Ledger, results: list[AsyncResult]) -> None:
+    def missing() -> list[str]:
+        return [f"{r.name} {r.id} {r.state}" for r in results if not r.ready()]
+
+    wait_until(lambda: not missing(), PATIENCE_S)
+    ledger.live.until(lambda: not missing(), f"the ends of {missing()}", patience=0.0)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_every_end_of_a_task_lets_go_of_its_message(ledger: Ledger, pool: str) -> None:
+    worker = ledger.worker("w1@t", 2, "-P", pool, "--max-tasks-per-child", "3")
+    tasks = ledger.tasks
+    good = [tasks.run.delay() for _ in range(6)]
+    good += [tasks.refuse.delay(3), tasks.again.delay(2, 0.1), tasks.early.delay()]
+    good += [tasks.limited.delay() for _ in range(5)]
+    others = [tasks.drop.delay(), tasks.ignore.delay(), tasks.run.apply_async((), expires=-5)]
+    if pool == "prefork":
+        good.append(tasks.soft.delay())
+        others.append(tasks.hard.delay())
+    wait_for(ledger, [*good, others[0], *others[2:]])
+    ledger.until_idle()
+    assert set(states(good)) == {"SUCCESS"}
+    assert states(others) == ["FAILURE", "PENDING", "REVOKED", "FAILURE"][: len(others)]
+    times = ledger.times()
+    assert times.pop(good[6].id) == 4, "it was refused three times"
+    assert others[2].id not in times
+    assert set(times.values()) == {1}
+    assert ledger.quarantined() == []
+    assert worker.exit_code is None
+
+
+def test_a_task_that_kills_its_process_is_put_aside_after_three_times(ledger: Ledger) -> None:
+    """As the kernel does when memory is short; the others go on."""
+    ledger.worker("w1@t", 2)
+    killers = [ledger.tasks.die.delay(), ledger.tasks.leave.delay()]
+    others = [ledger.tasks.run.delay(0.1) for _ in range(20)]
+    wait_for(ledger, others)
+    ledger.live.until(lambda: len(ledger.quarantined()) == 2, "both in quarantine")
+    ledger.until_idle()
+    times = ledger.times()
+    assert {times[killer.id] for killer in killers} == {3}
+    assert {times[other.id] for other in others} == {1}
+    for entry in ledger.quarantined():
+        assert entry.reason == "lost its holder 3 times, last w1@t"
+        lost = json.loads(entry.message)["headers"]["nxs_lost"]
+        assert [loss["instance"] for loss in lost] == ["w1@t"] * 3
+    assert set(states(killers)) <= {"PENDING", "FAILURE"}
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(
+    ledger: Ledger, pool: str
+) -> None:
+    worker = ledger.worker("w1@t", 2, "-P", pool)
+    running = [ledger.tasks.until.delay("go") for _ in range(2)]
+    ledger.live.until(lambda: len(ledger.times()) == 2, "both to run")
+    waiting = [ledger.tasks.run.delay() for _ in range(5)]
+    worker.signal(signal.SIGTERM)
+    ledger.live.until(lambda: "Warm shutdown" in worker.log, "it to hear")
+    ledger.client.set("go", 1)
+    assert worker.wait() == 0
+    assert set(states(running)) == {"SUCCESS"}
+    assert (ledger.held(), ledger.waiting()) == (0, 5)
+    ledger.worker("w2@t", 2, "-P", "solo")
+    wait_for(ledger, waiting)
+    ledger.until_idle()
+    assert set(ledger.times().values()) == {1}
+
+
+def test_a_cold_shutdown_gives_back_what_ran(ledger: Ledger) -> None:
+    worker = ledger.worker("w1@t", 2)
+    running = [ledger.tasks.until.delay("go") for _ in range(2)]
+    limited = [ledger.tasks.limited.delay() for _ in range(3)]
+    ledger.live.until(lambda: len(ledger.times()) == 2, "both to run")
+    worker.signal(signal.SIGQUIT)
+    worker.wait()
+    ledger.client.set("go", 1)
+    assert ledger.held() == 0
+    ledger.worker("w2@t", 2, "-P", "threads")
+    wait_for(ledger, [*running, *limited])
+    ledger.until_idle()
+    assert set(states([*running, *limited])) == {"SUCCESS"}
+    assert {ledger.times()[r.id] for r in running} == {2}
+    assert {ledger.times()[r.id] for r in limited} == {1}
+
+
+def test_remote_control_loses_nothing(live: Live) -> None:
+    live.env["LEDGER_CONF"] = json.dumps({"worker_pool_restarts": True})
+    from tests.integration.ledger import a_ledger
+
+    with a_ledger(live) as ledger:
+        _control(ledger)
+
+
+def _control(ledger: Ledger) -> None:
+    worker = ledger.worker("w1@t", 2, "--autoscale=3,1")
+    tasks, control = ledger.tasks, ledger.tasks.app.control
+
+    def ask(command: str, **arguments: Any) -> Any:
+        [answer] = control.broadcast(
+            command, arguments=arguments, reply=True, limit=1, timeout=PATIENCE_S
+        )
+        return answer["w1@t"]
+
+    assert ask("ping") == {"ok": "pong"}
+    assert ask("stats")["broker"]["transport"] == "redis"
+    before = [tasks.run.delay(0.1) for _ in range(8)]
+    wait_for(ledger, before)
+
+    ask("cancel_consumer", queue="celery")
+    unconsumed = tasks.run.apply_async(queue="celery")
+    assert ask("active_queues")[0]["name"] == "nxs.default/w1@t"
+    assert (ledger.waiting(), ledger.held()) == (1, 0)
+    ask("add_consumer", queue="celery")
+    wait_for(ledger, [unconsumed])
+
+    ended, *kept = [tasks.until.delay(key) for key in ("never", "go", "go")]
+    busy = {ended.id, *(r.id for r in kept)}
+    ledger.live.until(lambda: busy <= set(ledger.times()), "every slot to be taken")
+    unstarted = [tasks.run.delay() for _ in range(4)]
+    ask("revoke", task_id=unstarted[0].id)
+    ask("revoke", task_id=ended.id, terminate=True, signal="SIGKILL")
+    ledger.client.set("go", 1)
+    wait_for(ledger, [ended, *kept, *unstarted])
+    assert states([ended, unstarted[0], *kept]) == ["REVOKED", "REVOKED", "SUCCESS", "SUCCESS"]
+
+    long = [tasks.run.delay(0.2) for _ in range(6)]
+    ask("pool_restart")
+    wait_for(ledger, long)
+    ledger.until_idle()
+    assert set(states(long)) == {"SUCCESS"}
+
+    last = [tasks.run.delay(0.2) for _ in range(6)]
+    control.shutdown(destination=["w1@t"])
+    assert worker.wait() == 0
+    done = [r for r in last if r.ready()]
+    assert (ledger.held(), ledger.waiting()) == (0, len(last) - len(done))
+    assert {n for id_, n in ledger.times().items() if id_ in {r.id for r in done}} <= {1}
