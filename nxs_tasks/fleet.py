@@ -62,7 +62,7 @@ class Fleet:
         self.submitter = Submitter(self.runtime)
         self.outbox = Outbox(self.runtime)
         setattr(app, OUTBOX, self.outbox)
-        self.fence = fence.Fence(app, self.runtime.store, clock)
+        self.fence = fence.Fence(app, self.runtime.store, clock, self.runtime.breaker)
         setattr(app, fence.ATTRIBUTE, self.fence)
         self.client = Client(
             self.runtime,

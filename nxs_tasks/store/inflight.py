@@ -13,6 +13,7 @@ from nxs_tasks.store.connect import explained
 from nxs_tasks.store.message import Envelope, read, returned, unwrap
 from nxs_tasks.store.shelves import entry_text
 from nxs_tasks.store.store import FleetStore
+from nxs_tasks.store.unique import UniqueKeys
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Move:
     entry: str = ""
     at: float | None = None
     back: bool = False  # to the end of the line, else to be taken next
+    unique_key: str = ""  # to be freed
+    task_id: str = ""
 
     def arguments(self) -> tuple[str, str, str, str, str]:
         """As the script takes them."""
@@ -136,8 +139,16 @@ class Inflight:
             to_queues += self.relocate(instance, epoch, back, dead=dead)
             if aside:
                 to_quarantine += self.relocate(instance, epoch, aside, dead=dead)
+                self._free_unique_keys(aside)
             if not entries:
                 return Returned(to_queues, to_quarantine)
+
+    def _free_unique_keys(self, moves: Iterable[Move]) -> None:
+        # What waits for a person must not keep all later ones of its key from running.
+        keys = UniqueKeys(self._store)
+        for move in moves:
+            if move.unique_key:
+                keys.release(move.unique_key, move.task_id)
 
     def _entries(
         self, instance: str, epoch: int, tokens: Iterable[str] | None
@@ -208,7 +219,13 @@ class Inflight:
             task=envelope.task if envelope else "",
         )
         return Move(
-            token, self._store.keys.shelf(QUARANTINE), entry_text(shelved), entry=token, at=at
+            token,
+            self._store.keys.shelf(QUARANTINE),
+            entry_text(shelved),
+            entry=token,
+            at=at,
+            unique_key=envelope.unique_key if envelope else "",
+            task_id=shelved.task_id,
         )
 
     def _hash(self, instance: str, epoch: int) -> str:

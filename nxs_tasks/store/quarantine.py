@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from nxs_tasks.errors import MessageError
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
-from nxs_tasks.store.connect import explained
 from nxs_tasks.store.message import Envelope, read, without_losses
 from nxs_tasks.store.shelves import Shelves
 from nxs_tasks.store.store import FleetStore
+from nxs_tasks.store.unique import UniqueKeys
 
 
 class Quarantine:
@@ -48,10 +48,7 @@ class Quarantine:
         envelope = envelope_of(entry)
         if envelope is None or not envelope.unique_key:
             return
-        with explained(self._store.url):
-            key = self._store.keys.unique(envelope.unique_key)
-            if self._store.client.get(key) == envelope.task_id:
-                self._store.client.delete(key)
+        UniqueKeys(self._store).release(envelope.unique_key, envelope.task_id)
 
 
 def envelope_of(entry: Shelved) -> Envelope | None:

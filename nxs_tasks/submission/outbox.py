@@ -128,13 +128,14 @@ class Outbox:
         """
         deadline = deadline or self.deadline()
         lines = self._ready()
-        if self._breaker.open:
+        if not self._breaker.lets_through():
             return self._keep(Handed(lists, deadline, keep=keep), self._breaker.why)
         try:
             with lines.line() as line:
                 line.publish(line.next_write(lists), deadline.part(SEND_SHARE))
         except NotWritten as failure:
             return self._take_over(Handed(lists, deadline, keep=keep), failure)
+        self._heal()
         return ACCEPTED
 
     def send_unique(
@@ -149,7 +150,7 @@ class Outbox:
         lists = {list_key: (message,)}
         handed = Handed(lists, deadline or self.deadline(), task_id=task_id, unique_key=unique_key)
         lines = self._ready()
-        if self._breaker.open:
+        if not self._breaker.lets_through():
             return self._keep(handed, self._breaker.why)
         try:
             with lines.line() as line:
@@ -158,6 +159,7 @@ class Outbox:
                 )
         except NotWritten as failure:
             return self._take_over(handed, failure)
+        self._heal()
         return handed.receipt(SubmitOutcome.ACCEPTED, owner)
 
     def expire(self, keys: Sequence[str], milliseconds: int, deadline: Deadline) -> None:
@@ -316,10 +318,14 @@ class Outbox:
             with self._opened().line() as line:
                 line.publish(line.next_write({}), Deadline(PROBE_TIMEOUT_S))
         except NotWritten:
+            self._breaker.note_try()
             return False
-        if self._breaker.heal():
-            log.warning("the broker takes tasks again")
+        self._heal()
         return True
+
+    def _heal(self) -> None:
+        if self._breaker.open and self._breaker.heal():
+            log.warning("the broker takes tasks again")
 
     def _ended(self) -> bool:
         with self._lock:

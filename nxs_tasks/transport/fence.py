@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from celery._state import _task_stack
 from celery.exceptions import Ignore
 
+from nxs_tasks.breaker import Breaker
 from nxs_tasks.clock import Clock
+from nxs_tasks.deadline import within
 from nxs_tasks.errors import BrokerError, BrokerUnreachable, SettingError, Stale
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.guard import is_held
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Where `Fleet(app)` leaves it on the app.
 ATTRIBUTE = "nxs_fence"
+#: Longest wait for an answer before something is sent, s.
+ANSWER_S = 0.2
 
 
 class Taken(Stale, Ignore):
@@ -71,8 +76,11 @@ _ACTING: ContextVar[Acting | None] = ContextVar("nxs_acting", default=None)
 class Fence:
     """Asks whether what a task commits counts. One for each app; safe to use in any thread."""
 
-    def __init__(self, app: Any, store: Callable[[], FleetStore], clock: Clock) -> None:
+    def __init__(
+        self, app: Any, store: Callable[[], FleetStore], clock: Clock, breaker: Breaker
+    ) -> None:
         self._app = app
+        self._breaker = breaker
         #: Where messages are held.
         self.store = store
         self._clock = clock
@@ -101,8 +109,9 @@ class Fence:
         task = self._app.tasks.get(name)
         if task is not None and not task.acks_late:
             return None
-        where = getattr(request, "delivery_info", None) or {}
-        return Acting(token, name, str(request.id), bool(where.get("redelivered")))
+        where = getattr(request, "delivery_info", None)
+        again = isinstance(where, Mapping) and bool(where.get("redelivered"))
+        return Acting(token, name, str(request.id), again)
 
     @contextmanager
     def on_behalf_of(self, request: Any) -> Iterator[Acting | None]:
@@ -136,14 +145,15 @@ class Fence:
         refuse: what is sent meets the same broker.
         """
         acting = self.acting()
-        if acting is None or self._is_fresh(acting):
+        if acting is None or self._is_fresh(acting) or self._breaker.open:
             return
         try:
-            self.require(acting)
+            # A submission answers within its deadline, of which this is a small part.
+            within(ANSWER_S, partial(self.require, acting))
         except Taken as error:
             log.warning("%s sends nothing more: %s", acting, error)
             raise
-        except BrokerError as error:
+        except (BrokerError, TimeoutError) as error:
             log.warning("%s sends something, and may have lost its message: %s", acting, error)
 
     def _is_fresh(self, acting: Acting) -> bool:

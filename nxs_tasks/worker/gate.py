@@ -10,6 +10,7 @@ that it announces and acknowledges it as revoked.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC
 from math import inf
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from kombu.serialization import prepare_accept_content
 
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, Shelved
 from nxs_tasks.policy.fleet.placement import knower
+from nxs_tasks.store.guard import is_held
 from nxs_tasks.store.inflight import Move
 from nxs_tasks.store.message import UNIQUE_HEADER, read, reroute
 from nxs_tasks.store.token import parse
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 BODY_PARTS = 3
 #: Where Celery notes what a running task has started. With one in the message no result is stored.
 CHILDREN = "_children"
+#: What a body may not say, because it would count instead of what the message says.
+NOT_IN_BODY = frozenset({CHILDREN, "delivery_info", "id", "properties", "task"})
 #: Levels of lists and mappings. Celery pickles what it gives to its pool, and Python cannot pickle
 #: much deeper than this.
 DEEPEST = 300
@@ -52,8 +56,15 @@ class Intents(Protocol):
 class Gate:
     """Decides whether Celery gets a message; puts it elsewhere if not."""
 
-    def __init__(self, app: Any, tenure: Tenure, intents: Intents) -> None:
+    def __init__(
+        self,
+        app: Any,
+        tenure: Tenure,
+        intents: Intents,
+        is_fresh: Callable[[int], bool] = lambda epoch: True,
+    ) -> None:
         self._app = app
+        self._is_fresh = is_fresh
         self._tenure = tenure
         self._intents = intents
         self._accept = prepare_accept_content(app.conf.accept_content)
@@ -85,7 +96,18 @@ class Gate:
             self._shelve(claimed, PAUSED, self._tenure.store.now(), "is paused")
             self._intents.put_aside(task)
             return False
-        return not self._is_early(claimed)
+        return not self._is_early(claimed) and self._is_held(claimed)
+
+    def _is_held(self, claimed: Claimed) -> bool:
+        """Whether it was not given to others while this process was frozen.
+
+        Asked only if no heartbeat was confirmed lately: a late copy is not even started.
+        """
+        token = parse(claimed.token)
+        if token is None or self._is_fresh(token.epoch) or is_held(self._tenure.store, token):
+            return True
+        log.warning("%s was given to others before it was started here", claimed.token)
+        return False
 
     def _send_to_who_knows(self, claimed: Claimed, task: str) -> None:
         store = self._tenure.store
@@ -229,7 +251,7 @@ def _why_embed_broken(embed: Any) -> str:
             return f"its {name} are no list of tasks"
     if embed.get("chord") and not _is_signature(embed["chord"]):
         return "its chord is no task"
-    return f"it says what its {CHILDREN} are" if CHILDREN in embed else ""
+    return "its callbacks are more than that" if NOT_IN_BODY & embed.keys() else ""
 
 
 def _is_signature(value: Any) -> bool:

@@ -130,7 +130,13 @@ class InstanceStep(bootsteps.StartStopStep):
         self._identity = Identity(process=runtime.identity(), profile=profile)
         tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
         store = tenure.store
-        tenure.gate = Gate(app, tenure, WorkerIntents(store))
+        # Made before the pool forks, which reads what the heartbeat writes.
+        lease = self._lease = fence_of(app).lease = Lease(runtime.settings.gone_after)
+
+        def is_fresh(epoch: int) -> bool:
+            return lease.fresh(epoch, runtime.clock.monotonic())
+
+        tenure.gate = Gate(app, tenure, WorkerIntents(store), is_fresh)
         tenure.on_stumble = partial(free_slot, worker)
         self._tenure = tenure
         self._name_connections(app, tenure)
@@ -140,8 +146,6 @@ class InstanceStep(bootsteps.StartStopStep):
         self._needed = [own, *(q for q in queues if q == runtime.shared_queue)]
         self._tally = Tally()
         count_tasks(app, self._tally, AckLastMixin, EndingMixin, tenure=tenure)
-        # Made before the pool forks, which reads what the heartbeat writes.
-        self._lease = fence_of(app).lease = Lease(runtime.settings.gone_after)
         unfenced = why_unfenced(app)
         if unfenced:
             log.warning("results are not fenced: %s", unfenced)

@@ -118,6 +118,12 @@ def _embeds() -> dict[str, tuple[dict[str, Any], str]]:
     for number, value in enumerate(["text", [5], {"args": []}]):
         parts = [[1, 2], {}, EMBED | {"chord": value}]
         cases[f"chord {number}"] = ({"body": body_of(parts)}, "its chord is no task")
+    for name, value in {"_children": 5, "delivery_info": 5, "properties": {}, "id": "5"}.items():
+        parts = [[1, 2], {}, EMBED | {name: value}]
+        cases[f"{name} in the body"] = (
+            {"body": body_of(parts)},
+            "its callbacks are more than that",
+        )
     return cases
 
 
@@ -144,10 +150,6 @@ def _bodies() -> dict[str, tuple[bytes, str]]:
         "callbacks are a text": (
             {"body": body_of([[], {}, "args"])},
             "its embedded callbacks are no mapping",
-        ),
-        "children in the body": (
-            {"body": body_of([[], {}, {"_children": 5}])},
-            "it says what its _children are",
         ),
         **_embeds(),
         "content type unknown": ({"content-type": "a/b"}, no_read + "ContentDisallowed"),

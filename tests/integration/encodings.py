@@ -24,6 +24,8 @@ ARGUMENTS: dict[str, tuple[Any, Any]] = {
     "both": ((1,), {"a": [1, 2], "b": {"c": None}}),
     "unicode": (("zażółć", "日本", "🦀", "\u2028"), {"naïve": "é"}),
     "quotes": (("it's", 'say "no"', "back\\slash", "new\nline", "tab\t", "\x00"), None),
+    "an apostrophe": (("it's",), {"it's": "it's"}),
+    "quotation marks": (('say "no"',), {'"': '"'}),
     "percent signs": (("100 %", "%s", "%(x)s"), {"%d": "%%"}),
     "a lone surrogate": (("\ud800",), None),
     "numbers": ((0, -1, 2**70, 0.1, 1e300, -0.0), None),
@@ -69,7 +71,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "time limits": {"time_limit": 10, "soft_time_limit": 5.5},
     "ignore_result": {"ignore_result": True},
     "do not ignore_result": {"ignore_result": False},
-    "retries": {"retries": 2},
+    "shadow with percent signs": {"shadow": "100 % of %s and %(x)s"},
+    "retries": {"retries": 1},
+    "retries that are equal and not the same": {"retries": True},
+    "retries that are equal too": {"retries": 1.0},
     "headers": {"headers": {"tenant": "é", "n": 1, "at": NOW}},
     "headers that override": {"headers": {"lang": "rs", "shadow": "other"}},
     "no headers": {"headers": {}},
@@ -151,6 +156,9 @@ LONG_WAYS: dict[str, dict[str, Any]] = {
     "a topic exchange": {
         "task_queues": [Queue("celery", Exchange("all", type="topic"), routing_key="#")],
         "task_default_exchange_type": "topic",
+    },
+    "a default queue with a delivery mode": {
+        "task_queues": [Queue("celery", Exchange("one", delivery_mode=1))]
     },
     "a queue that expires": {"task_queues": [Queue("celery", expires=60)]},
     "a route by exchange": {

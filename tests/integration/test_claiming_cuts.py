@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nxs_tasks.clock import FakeClock, wait_until
-from nxs_tasks.store import connect
+from nxs_tasks.store import Keys, connect
 from nxs_tasks.transport import consuming
 from nxs_tasks.worker.strays import APART_S, Strays
 from tests.conftest import Server, add_instance
@@ -276,6 +276,23 @@ def test_a_record_that_is_gone_gives_nothing(taker: Taker, monkeypatch: pytest.M
     taker.store.client.lpush("celery", a_message(1))
     taker.until(lambda: taker.displaced >= 1, "it to notice")
     assert (taker.got, taker.waiting()) == ([], 1)
+
+
+def test_no_clock_takes_back_what_is_held(url: str, make_taker: MakeTaker) -> None:
+    """kombu's sweep does that, after `visibility_timeout`."""
+    keys = Keys("default")
+    options = {
+        "visibility_timeout": 0,
+        "unacked_restore_throttle": 1,
+        "unacked_key": keys.inflight("w1@t", 1),
+        "unacked_index_key": keys.inflight_index("w1@t", 1),
+    }
+    taker = make_taker(url, options=options)
+    taker.store.client.lpush("celery", a_message(1))
+    taker.until_got(1)
+    for _ in range(5):
+        taker.drain(0.02)
+    assert (taker.ids(), taker.waiting(), taker.held_ids()) == (["1"], 0, {"1"})
 
 
 # closing

@@ -224,6 +224,7 @@ class TestConfigured:
         both.same(task, ([[[[[1]]]]],), {"a": 1}, countdown=5, expires=60)
         both.same(task, (1,))
         both.same(task, (2,), priority=6)
+        both.same(task, (3,), queue="mine")
 
     @pytest.mark.parametrize("conf", LONG_WAYS)
     def test_by_celery_itself(self, make_both: MakeBoth, task: str, conf: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 from celery.result import AsyncResult
 
 from nxs_tasks.clock import wait_until
-from tests.integration.ledger import Ledger
+from tests.integration.broken_messages import raw
+from tests.integration.ledger import Ledger, a_ledger
 from tests.integration.live import PATIENCE_S, Live
 
 pytest_plugins = ["tests.integration.ledger_fixtures"]
@@ -70,6 +71,22 @@ def test_a_task_that_kills_its_process_is_put_aside_after_three_times(ledger: Le
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_task_over_which_celery_stumbles_costs_no_slot(ledger: Ledger, pool: str) -> None:
+    """When it starts it, with a slot taken already; or when it has run, and nobody expects it."""
+    worker = ledger.worker("w1@t", 1, "-P", pool)
+    before = [ledger.tasks.touchy.delay() for _ in range(3)]
+    odd = raw("odd", {"task": "ledger.run"}, parts=[[], {}, {"chain": [{"task": "x"}]}])
+    ledger.client.lpush("celery", odd, odd)
+    others = [ledger.tasks.run.delay() for _ in range(3)]
+    wait_for(ledger, others)
+    ledger.until_idle()
+    told = {entry.task_id: entry.reason for entry in ledger.quarantined()}
+    assert told == {task.id: "cannot be started: RuntimeError" for task in before}
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0, "it waits for none of them"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(
     ledger: Ledger, pool: str
 ) -> None:
@@ -108,8 +125,6 @@ def test_a_cold_shutdown_gives_back_what_ran(ledger: Ledger) -> None:
 
 def test_remote_control_loses_nothing(live: Live) -> None:
     live.env["LEDGER_CONF"] = json.dumps({"worker_pool_restarts": True})
-    from tests.integration.ledger import a_ledger
-
     with a_ledger(live) as ledger:
         _control(ledger)
 

@@ -15,6 +15,7 @@ from nxs_tasks.clock import SYSTEM, iso
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, QUARANTINE
 from nxs_tasks.store import connect
 from nxs_tasks.store.shelves import Shelves
+from nxs_tasks.transport.tenure import Claimed
 from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.intents import WorkerIntents
 from tests.conftest import Server, add_instance
@@ -134,6 +135,37 @@ def test_a_priority_is_kept_on_the_way_to_a_shelf_and_back(taker: Taker) -> None
     taker.until(lambda: judged(taker), "a judgement")
     [entry] = on_shelves(taker)[DELAYED]
     assert entry.list == taker.store.wire.list_of("celery", 6)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "taken", "passes"),
+    [(True, False, True), (False, False, True), (False, True, False)],
+)
+def test_what_was_given_to_others_meanwhile_is_not_started(
+    taker: Taker, fresh: bool, taken: bool, passes: bool
+) -> None:
+    """The process was frozen between the claim and the start, and given up."""
+    app, gate = an_app("json"), taker.tenure.gate
+    asked: list[int] = []
+
+    def is_fresh(epoch: int) -> bool:
+        asked.append(epoch)
+        return fresh
+
+    late = Gate(app, taker.tenure, WorkerIntents(taker.store), is_fresh)
+
+    def judge(claimed: Claimed) -> bool:
+        if taken:
+            taker.tenure.inflight.give_back("w1@t", taker.tenure.epoch, lambda task, queue: "mail")
+        taker.tenure.gate = gate
+        return late(claimed)
+
+    taker.tenure.gate = judge
+    taker.store.client.lpush("celery", raw("1"))
+    taker.until(lambda: bool(asked), "a judgement")
+    assert (taker.ids() == ["1"]) is passes
+    assert taker.waiting("mail") == int(taken)
+    assert asked == [taker.tenure.epoch]
 
 
 #: Tasks of an app that some other test has loaded belong to all apps of this process.

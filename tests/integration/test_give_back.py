@@ -153,6 +153,20 @@ class TestQuarantine:
         assert [loss["instance"] for loss in read(entry.message).lost] == ["w1", "w2", "w3"]
         assert holders(store) == []
 
+    @pytest.mark.parametrize(
+        ("owner", "lost_holders", "left"), [("a", 1, None), ("a", 2, "a"), ("b", 1, "b")]
+    )
+    def test_its_unique_key_is_freed_and_that_of_another_is_not(
+        self, store: FleetStore, owner: str, lost_holders: int, left: str | None
+    ) -> None:
+        put(store, SHARED, message("a", nxs_unique="order 7"))
+        store.client.set(store.keys.unique("order 7"), owner)
+        process = Process(store)
+        process.take_all(SHARED)
+        process.is_now(State.GONE)
+        rescue(process, lost_holders=lost_holders)
+        assert store.client.get(store.keys.unique("order 7")) == left
+
     @pytest.mark.parametrize(("lost_holders", "kept"), [(1, False), (2, True)])
     def test_how_often_is_given(self, store: FleetStore, lost_holders: int, kept: bool) -> None:
         process = a_holder(store, "a")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,67 +16,18 @@ import pytest
 from celery import chain, group
 from kombu.exceptions import OperationalError
 
-from nxs_tasks.clock import SYSTEM, wait_until
+from nxs_tasks import breaker
+from nxs_tasks.clock import wait_until
 from nxs_tasks.control.jobs import run_job
 from nxs_tasks.errors import SubmissionRejected
-from nxs_tasks.store import FleetStore
 from nxs_tasks.submission.batches import rows
+from nxs_tasks.submission.outcome import SubmitOutcome
 from tests.conftest import MakeApp, Server, add_instance, new_store
 from tests.integration.black_hole import silent_server, unreachable_server
-
-DEADLINE_S = 0.5
-#: What a submission may take on a machine that is busy with other things, s.
-MARGIN_S = 4.0
-#: Longest wait for what will happen. A deadline, not an expectation.
-PATIENCE_S = 60.0
+from tests.integration.outages import PATIENCE_S, Shop, sent
 
 #: Ends a trouble.
 End = Callable[[], object]
-
-
-class Shop:
-    """An app with a fleet, its task, and what lies in its broker."""
-
-    def __init__(self, make_app: MakeApp, url: str, **settings: Any) -> None:
-        conf = settings.pop("conf", {})
-        self.fleet = make_app(url, conf, **{"submit_deadline": DEADLINE_S, **settings})
-        self.app: Any = self.fleet.app
-
-        @self.app.task(name="shop.pay", shared=False)
-        def pay(*args: int) -> None: ...
-
-        self.pay: Any = pay
-        self.longest_s = 0.0
-
-    def timed(self, call: Callable[[], Any]) -> Any:
-        before = SYSTEM.monotonic()
-        try:
-            return call()
-        finally:
-            self.longest_s = max(self.longest_s, SYSTEM.monotonic() - before)
-            assert self.longest_s < DEADLINE_S + MARGIN_S
-
-    def submit(self, count: int, first: int = 0) -> list[str]:
-        """Ids of tasks with these numbers."""
-        numbers = range(first, first + count)
-        return [self.timed(partial(self.pay.delay, n)).id for n in numbers]
-
-    def kept(self) -> list[str]:
-        """Ids of what is in the spool."""
-        if not self.fleet.outbox.spool.exists():
-            return []
-        found = rows(self.fleet.outbox.spool, 10_000)
-        return [json.loads(row.message)["headers"]["id"] for row in found]
-
-    def drained(self, url: str) -> list[str]:
-        """Ids of what waits in the shared queue when the spool is empty."""
-        assert wait_until(lambda: not self.kept(), PATIENCE_S)
-        return sent(new_store(url))
-
-
-def sent(store: FleetStore, queue: str = "celery") -> list[str]:
-    raws: Any = store.client.lrange(queue, 0, -1)
-    return [json.loads(raw)["headers"]["id"] for raw in reversed(raws)]
 
 
 @pytest.fixture
@@ -228,6 +178,19 @@ class TestOutage:
         lengths = [store.client.llen(key) for key in ("celery", "celery\x06\x166", "mine")]
         assert lengths == [7, 1, 1]
 
+    def test_submit_says_what_became_of_it(self, shop: Shop, own_server: Server) -> None:
+        before = shop.fleet.submit(shop.pay, (0,))
+        own_server.freeze()
+        one = shop.timed(lambda: shop.fleet.submit(shop.pay, (1,)))
+        tasks = [(n,) for n in range(2, 1200)]
+        many = shop.timed(lambda: shop.fleet.submit_many(shop.pay, tasks))
+        own_server.thaw()
+        assert before.outcome is SubmitOutcome.ACCEPTED
+        assert {s.outcome for s in (one, *many)} == {SubmitOutcome.SPOOLED}
+        assert own_server.url in many[-1].reason
+        ids = [before.id, one.id, *(s.id for s in many)]
+        assert shop.drained(own_server.url) == ids
+
     def test_what_was_meant_for_an_instance_is_kept_for_the_shared_queue(
         self, shop: Shop, own_server: Server
     ) -> None:
@@ -375,6 +338,17 @@ class TestProcess:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         own_server.start()
         assert len(shop.drained(own_server.url)) == 6
+
+    def test_where_no_thread_runs_a_message_finds_out(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, own_server: Server
+    ) -> None:
+        monkeypatch.setattr(shop.fleet.outbox, "start", lambda: None)
+        shop.fleet.outbox.trip("away")
+        kept = shop.submit(1)
+        monkeypatch.setattr(breaker, "OVERDUE_S", 0.0)
+        direct = shop.submit(2)
+        assert (shop.kept(), sent(new_store(own_server.url))) == (kept, direct)
+        assert not shop.fleet.runtime.breaker.open
 
     def test_who_ends_says_what_it_leaves(self, own_server: Server, tmp_path: Path) -> None:
         own_server.kill()

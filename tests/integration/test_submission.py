@@ -18,6 +18,7 @@ from nxs_tasks.clock import wait_until
 from nxs_tasks.policy.fleet import placement
 from nxs_tasks.store import Keys
 from nxs_tasks.submission.outcome import SubmitOutcome
+from nxs_tasks.submission.stream import Stream
 from nxs_tasks.submission.writer import BATCH
 from tests.conftest import Server
 from tests.integration.submission_shop import MakeShop, Shop
@@ -121,22 +122,33 @@ class TestOne:
         assert shop.fleet.submit(shop.pay, (2,)).queue == "routed"
 
     def test_from_many_threads(self, shop: Shop) -> None:
+        shop.fleet.submit(shop.pay, (0,))
+        named: dict[int, str] = {}
+
         def some(thread: int) -> None:
+            named[thread] = shop.app.thread_oid
             for n in range(20):
                 shop.fleet.submit(shop.pay, (thread * 100 + n,))
 
-        threads = [threading.Thread(target=some, args=(n,)) for n in range(20)]
+        threads = [threading.Thread(target=some, args=(n,)) for n in range(1, 21)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        found = shop.orders("celery")
-        assert sorted(found) == [t * 100 + n for t in range(20) for n in range(20)]
-        for thread_number in range(20):
-            mine = [n for n in found if n // 100 == thread_number]
-            assert mine == sorted(mine), "each thread's own order is kept"
-        named = {m["properties"]["reply_to"] for m in shop.sent("celery")}
-        assert len(named) > 1, "each thread is named"
+        found = list(zip(shop.orders("celery"), shop.sent("celery"), strict=True))[1:]
+        assert len(found) == 400
+        for number in range(1, 21):
+            mine = [n for n, _ in found if n // 100 == number]
+            assert mine == [100 * number + n for n in range(20)], "its own order is kept"
+            replies = {m["properties"]["reply_to"] for n, m in found if n // 100 == number}
+            assert replies == {named[number]}
+
+    def test_routers_after_that_of_the_fleet_are_asked(self, shop: Shop) -> None:
+        shop.app.conf.task_routes = [*shop.app.conf.task_routes, {"shop.*": {"queue": "late"}}]
+        shop.add("w1", slots=1)
+        assert "by Celery itself" in shop.fleet.submit(shop.pay, (1,)).reason
+        shop.fleet.submit(shop.pay, (2,))
+        assert shop.depths() == {W1: 1, "late": 1}
 
     def test_a_fork_writes_under_names_of_its_own(self, shop: Shop) -> None:
         shop.fleet.submit(shop.pay, (0,))
@@ -195,6 +207,15 @@ class TestMany:
         batch = other.fleet.submit_many(other.pay, [(n,) for n in range(8)])
         assert [(s.queue, s.reason) for s in batch] == [(s.queue, s.reason) for s in alone]
 
+    def test_what_is_placed_and_not_yet_written_counts_at_the_next_look(self, shop: Shop) -> None:
+        shop.add("w1", slots=2)
+        place = shop.fleet.submitter.place_many
+        assert [p.instance for p in place("shop.pay", [], 0.0)] == []
+        shop.clock.advance(0.95)
+        assert [p.instance for p in place("shop.pay", ["a", "b"], 0.0)] == ["w1", "w1"]
+        shop.clock.advance(0.06)  # the next look does not see them in the queue
+        assert [p.instance for p in place("shop.pay", ["c"], 0.0)] == [None]
+
     def test_large_messages_go_in_smaller_writes(self, shop: Shop) -> None:
         shop.fleet.submit(shop.pay, (0,))
         shop.store.client.delete("celery")
@@ -252,6 +273,21 @@ class TestBrokerAway:
         own_server.start()
         assert wait_until(lambda: shop.depths().get("celery") == 2 * BATCH, 30.0), shop.depths()
         assert shop.orders("celery") == list(range(2 * BATCH))
+
+    def test_after_a_write_that_is_kept_the_next_one_is_kept_too(
+        self, make_shop: MakeShop, own_server: Server
+    ) -> None:
+        """Else the rest of a batch would be taken before what is still on its way."""
+        shop = make_shop(own_server.url)
+        shop.fleet.submit(shop.pay, (0,))
+        stream = Stream(shop.fleet.outbox)
+        own_server.kill()
+        assert stream.send({"first": ["a"]}).outcome is SubmitOutcome.SPOOLED
+        own_server.start()
+        assert wait_until(lambda: not shop.fleet.runtime.breaker.open, 30.0)
+        assert stream.send({"then": ["b"]}).outcome is SubmitOutcome.SPOOLED
+        assert Stream(shop.fleet.outbox).send({"other": ["c"]}).outcome is ACCEPTED
+        assert wait_until(lambda: {"first", "then"} <= shop.depths().keys(), 30.0)
 
 
 def test_an_exchange_of_the_user_s_own(make_shop: MakeShop, url: str) -> None:

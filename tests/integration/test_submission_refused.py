@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from celery import Celery, signals
 from kombu.exceptions import EncodeError
+from kombu.serialization import register, register_json
 
 from nxs_tasks.clock import wait_until
 from nxs_tasks.errors import OptionError, SettingError
 from nxs_tasks.submission.outcome import SubmitOutcome
+from tests.conftest import Server
 from tests.integration.submission_shop import MakeShop, Shop
 
 pytest_plugins = ["tests.integration.submission_fixtures"]
@@ -202,3 +204,47 @@ class TestSignals:
         assert {(e["name"], e["queue"], e["routing_key"]) for e in events} == {
             ("shop.pay", "celery", "celery")
         }
+
+    def test_who_listens_alone_is_heard(self, shop: Shop) -> None:
+        seen: list[str] = []
+
+        def before(sender: str, **_: Any) -> None:
+            seen.append(sender)
+
+        signals.before_task_publish.disconnect(shop.fleet.submitter.on_publish)
+        with connected(signals.before_task_publish, before):
+            shop.fleet.submit(shop.pay, (1,))
+        assert seen == ["shop.pay"]
+
+    def test_what_is_not_with_the_broker_is_not_announced(
+        self, make_shop: MakeShop, own_server: Server
+    ) -> None:
+        shop = make_shop(own_server.url)
+        seen: list[str] = []
+
+        def after(sender: str, **_: Any) -> None:
+            seen.append(sender)
+
+        with connected(signals.after_task_publish, after):
+            shop.fleet.submit(shop.pay, (1,))
+            own_server.kill()
+            assert shop.fleet.submit(shop.pay, (2,)).outcome is SubmitOutcome.SPOOLED
+            shop.fleet.submit_many(shop.pay, [(3,), (4,)])
+        assert seen == ["shop.pay"]
+
+
+def test_another_encoder_under_the_name_json_is_used(shop: Shop) -> None:
+    def encode(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
+    shop.fleet.submit(shop.pay, (1,))
+    try:
+        register("json", encode, json.loads, "application/json", "utf-8")
+        shop.fleet.submit("shop.pay", (2,))
+        shop.fleet.submit_many(shop.pay, [(3,)], priority=0)
+    finally:
+        register_json()
+    first, second, third = (b64decode(m["body"]) for m in shop.sent("celery"))
+    assert first.startswith(b"[[1], {}")
+    assert second.startswith(b"[[2],{}")
+    assert third.startswith(b"[[3],{}")

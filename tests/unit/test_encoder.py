@@ -248,8 +248,9 @@ def test_who_must_carry_an_option_out() -> None:
         {"celery": ["a"]},
         {"celery": ("a", "bb", ""), "celery\x06\x163": ["c" * 3000]},
         {"zażółć": ["é", "\udcff", "🦀"], "b": ["ascii"]},
+        {"zażółć": ["é\udcff🦀"]},
     ],
-    ids=["none", "one", "some", "not only ASCII"],
+    ids=["none", "one", "some", "not only ASCII", "one that is not ASCII"],
 )
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_write_is_packed_as_the_client_packs_it(lists: dict[str, list[str]], whole: bool) -> None:
