@@ -80,6 +80,8 @@ class Taker:
         self._options = {
             "queue_order_strategy": "nxs_tasks.worker.order:OwnFirst",
             "client_name": self.store.keys.client_name("w1@t", self.epoch),
+            "unacked_key": self.store.keys.inflight("w1@t", self.epoch),
+            "unacked_index_key": self.store.keys.inflight_index("w1@t", self.epoch),
             TENURE_OPTION: self.tenure,
             **(options or {}),
         }

@@ -128,6 +128,7 @@ def test_without_the_line_it_is_a_plain_celery_app_and_waiting_tasks_run(
     live.until_state(State.ACTIVE, "w1@t")
     blockers = [shop.nap.delay(2.0) for _ in range(2)]
     waiting = [shop.add.delay(n, n) for n in range(8)]
+    live.until(lambda: live.instance("w1@t").inflight == 2, "both slots taken")
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     assert all(b.get(timeout=PATIENCE_S) for b in blockers)
