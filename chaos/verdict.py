@@ -107,44 +107,42 @@ def _of_task(
     """Duplicates of one task, earliest start first."""
     # A retry is sent by the run before it, so a duplicate of that sends one more.
     inherited: list[str] = []
+    # A restart that it was sent through did not take its message from a holder: it came afterwards.
+    through = hits.through(submission)
     for attempt in sorted({run.attempt for run in found}):
         first, *others = (run for run in found if run.attempt == attempt)
         unused, causes = [first], []
         for run in others:
-            cause = _excuse(unused, run, hits, visibility_s)
+            cause = _excuse(unused, run, hits, through)
             if cause is None and inherited:
                 cause = inherited.pop(0)
-            if cause is None and hits.woken(run):
-                cause = "stop"
-            # What took its message from a holder was hardly a restart that it was sent through.
-            if cause in (None, "restart") and attempt == 0 and _sent_twice(submission, hits):
-                cause, submission = SENT_TWICE, None
-            causes.append(cause or UNEXPLAINED)
+            if cause is None and through:
+                cause, through = SENT_TWICE, frozenset()
+            causes.append(cause or _outlived(unused, run, visibility_s) or UNEXPLAINED)
             yield Duplicate(run, causes[-1])
             unused.append(run)
-        inherited = causes
+        inherited, through = causes, frozenset()
 
 
-def _excuse(unused: list[Run], run: Run, hits: _Hits, visibility_s: float | None) -> str | None:
+def _excuse(unused: list[Run], run: Run, hits: _Hits, through: frozenset[Hit]) -> str | None:
     """Why there is this run, and use up the earlier one that explains it."""
     for earlier in unused:
-        mode = hits.on(earlier, run.started_at)
+        mode = hits.on(earlier, run.started_at, through)
         if mode is not None:
             unused.remove(earlier)
             return mode
-    if visibility_s is not None:
-        for earlier in unused:
-            if run.started_at - earlier.started_at >= visibility_s - ACKNOWLEDGED_WITHIN_S:
-                unused.remove(earlier)
-                return VISIBILITY
+    return "stop" if hits.woken(run) else None
+
+
+def _outlived(unused: list[Run], run: Run, visibility_s: float | None) -> str | None:
+    """Whether an earlier run took longer than the visibility timeout; uses it up."""
+    if visibility_s is None:
+        return None
+    for earlier in unused:
+        if run.started_at - earlier.started_at >= visibility_s - ACKNOWLEDGED_WITHIN_S:
+            unused.remove(earlier)
+            return VISIBILITY
     return None
-
-
-def _sent_twice(submission: Submission | None, hits: _Hits) -> bool:
-    if submission is None:
-        return False
-    until = submission.answered_at
-    return hits.on_all(submission.tried_at, float("inf") if until is None else until)
 
 
 class _Hits:
@@ -155,13 +153,13 @@ class _Hits:
         for hit in hits:
             self._by_holder[hit.holder].append(hit)
 
-    def on(self, run: Run, before: float) -> str | None:
+    def on(self, run: Run, before: float, but: frozenset[Hit]) -> str | None:
         """The severest mode in which the holder of a run was struck while it held the message."""
         until = float("inf") if run.ended_at is None else run.ended_at + ACKNOWLEDGED_WITHIN_S
         until = min(until, before)
         found = {
             hit.mode
-            for hit in (*self._by_holder[run.holder], *self._by_holder[EVERYBODY])
+            for hit in {*self._by_holder[run.holder], *self._by_holder[EVERYBODY]} - but
             if hit.strikes(run) and hit.begun_at <= until and hit.over_at + FELT_S >= run.started_at
         }
         return next((mode for mode in SEVEREST_FIRST if mode in found), None)
@@ -173,9 +171,16 @@ class _Hits:
             for hit in self._by_holder[run.holder]
         )
 
-    def on_all(self, since: float, until: float) -> bool:
-        """Whether everybody was struck within that time."""
-        return any(h.begun_at <= until and h.over_at >= since for h in self._by_holder[EVERYBODY])
+    def through(self, submission: Submission | None) -> frozenset[Hit]:
+        """What struck everybody while a task was submitted."""
+        if submission is None:
+            return frozenset()
+        since, until = submission.tried_at, submission.answered_at
+        return frozenset(
+            hit
+            for hit in self._by_holder[EVERYBODY]
+            if hit.over_at >= since and (until is None or hit.begun_at <= until)
+        )
 
 
 def evidence(account: Account, task: str) -> list[str]:

@@ -148,5 +148,6 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     for fleet in made:
         before_task_publish.disconnect(fleet.submitter.on_publish)
         fleet.outbox.close()
+        fleet.runtime.store().client.close()
         fleet.app.close()
     kombu.pools.reset()

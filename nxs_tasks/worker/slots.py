@@ -2,7 +2,7 @@
 
 Celery counts a request as reserved, takes a slot for it, and files a job for it, before it does
 what may fail. If it fails, all three stay for ever: a worker with one slot would take no work any
-more, and wait for the job when it shuts down.
+more, and a message that could not be put aside either would count as known here.
 """
 
 from __future__ import annotations

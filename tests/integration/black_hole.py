@@ -15,6 +15,25 @@ def _url(listening: socket.socket) -> str:
     return f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
 
 
+def ready(of: socket.socket | int, event: int = select.POLLIN, wait_ms: int = 0) -> bool:
+    """Whether something is there to read (or room to write), within so many ms.
+
+    By poll: select takes no descriptor above 1023, and many tests have many.
+    """
+    poll = select.poll()
+    poll.register(of, event)
+    return bool(poll.poll(wait_ms))
+
+
+def either(*sockets: socket.socket) -> list[socket.socket]:
+    """Wait until one of them has something to read; those that have."""
+    poll = select.poll()
+    for one in sockets:
+        poll.register(one, select.POLLIN)
+    found = {number for number, _ in poll.poll()}
+    return [one for one in sockets if one.fileno() in found]
+
+
 @contextmanager
 def silent_server() -> Iterator[tuple[str, Callable[[], int]]]:
     """Accepts connections and says nothing; its address, and how many there were until now."""
@@ -22,7 +41,7 @@ def silent_server() -> Iterator[tuple[str, Callable[[], int]]]:
         accepted: list[socket.socket] = []
 
         def count() -> int:
-            while select.select([listening], [], [], 0)[0]:
+            while ready(listening):
                 accepted.append(listening.accept()[0])
             return len(accepted)
 
@@ -47,7 +66,7 @@ def unreachable_server() -> Iterator[str]:
                 client.setblocking(False)
                 with suppress(BlockingIOError):
                     client.connect(listening.getsockname())
-                if not select.select([], [client], [], 0.2)[1]:
+                if not ready(client, select.POLLOUT, 200):
                     break
             yield _url(listening)
         finally:
@@ -94,11 +113,11 @@ class LossyCable:
         asked = b""
         with client, server, suppress(OSError):
             while True:
-                for ready in select.select([client, server], [], [])[0]:
-                    data = ready.recv(1 << 20)
+                for one in either(client, server):
+                    data = one.recv(1 << 20)
                     if not data:
                         return
-                    if ready is client:
+                    if one is client:
                         asked = data
                         if self.refuse and self.refuse in data:
                             return

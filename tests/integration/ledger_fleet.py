@@ -155,9 +155,23 @@ class TouchyRequest(Request):
         raise RuntimeError("do not touch")
 
 
+class HeavyRequest(Request):
+    """Cannot be handed to another process."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._request_dict["heavy"] = lambda: None
+
+
 @app.task(name="ledger.touchy", Request=TouchyRequest)
 def touchy() -> None:
     """Never started."""
+
+
+@app.task(name="ledger.heavy", bind=True, Request=HeavyRequest)
+def heavy(self: Any) -> str:
+    note(self, "start")
+    return "done"
 
 
 @control_command(args=[("seconds", float)])
@@ -165,3 +179,10 @@ def stall(state: Any, seconds: float) -> dict[str, str]:
     """Have the event loop of the worker stand still."""
     time.sleep(seconds)  # noqa: TID251
     return {"ok": "awake"}
+
+
+@control_command()
+def jobs(state: Any) -> int:
+    """How many jobs the pool thinks that it has."""
+    pool = getattr(state.consumer.pool, "_pool", None)
+    return len(getattr(pool, "_cache", None) or ())

@@ -23,5 +23,5 @@ def make_shop(make_app: MakeApp) -> MakeShop:
 
 
 @pytest.fixture
-def shop(make_shop: MakeShop, url: str) -> Shop:
+def submission_shop(make_shop: MakeShop, url: str) -> Shop:
     return make_shop(url)

@@ -151,12 +151,15 @@ def make_both(url: str, tmp_path: Path) -> Iterator[MakeBoth]:
             app.conf.update(conf or {})
             apps.append(app)
         fleets.append(Fleet(mine, state_dir=tmp_path, placement_sample=0.0))
-        connect(urls[0]).flushdb()
+        with connect(urls[0]) as client:
+            client.flushdb()
         return Both(Side(stock, urls[0]), Side(mine, urls[1]), fleets[-1])
 
     yield make
     for fleet in fleets:
         signals.before_task_publish.disconnect(fleet.submitter.on_publish)
+        fleet.outbox.close()
+        fleet.runtime.store().client.close()
     for app in apps:
         app.close()
     kombu.pools.reset()

@@ -21,6 +21,13 @@ from tests.integration.submission_shop import MakeShop, Shop
 
 pytest_plugins = ["tests.integration.submission_fixtures"]
 
+
+@pytest.fixture
+def shop(submission_shop: Shop) -> Shop:
+    """Under this name others know a live one."""
+    return submission_shop
+
+
 ACCEPTED = SubmitOutcome.ACCEPTED
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -29,6 +28,7 @@ from nxs_tasks.policy.fleet import placement
 from nxs_tasks.store import FleetStore, Keys
 from nxs_tasks.store.events import Events
 from tests.conftest import MakeApp, Server, add_instance, beat, new_store
+from tests.integration.black_hole import ready
 
 KEYS = Keys("default")
 W0, W1, W2 = (KEYS.own_queue(f"w{n}") for n in range(3))
@@ -398,7 +398,7 @@ class TestBrokerDown:
 
             def calls() -> int:
                 count = 0
-                while select.select([silent], [], [], 0)[0]:
+                while ready(silent):
                     silent.accept()[0].close()
                     count += 1
                 return count
@@ -588,7 +588,7 @@ def in_fork(work: Callable[[], Any], deadline_s: float = 10.0) -> Any:
             os._exit(0)
     os.close(writable)
     try:
-        if not select.select([readable], [], [], deadline_s)[0]:
+        if not ready(readable, wait_ms=int(deadline_s * 1000)):
             os.kill(pid, signal.SIGKILL)
             pytest.fail("the child does not come back")
         with os.fdopen(readable) as answer:

@@ -201,6 +201,14 @@ def test_a_restart_that_it_was_sent_through_is_no_hit_on_its_holder() -> None:
     assert causes(verdict) == [SENT_TWICE]
 
 
+def test_another_restart_than_that_which_it_was_sent_through_is_a_hit() -> None:
+    submission = Submission("a", 1.0, 3.0, accepted=True)
+    two = [run("a", "w0.1", 5.0, 6.0), run("a", "w1.1", 9.0, 9.1)]
+    through, later = Hit("restart", EVERYBODY, 2.0, 2.5), Hit("restart", EVERYBODY, 5.5, 8.0)
+    assert causes(judge(account(submission, *two, through, later))) == ["restart"]
+    assert causes(judge(account(submission, *two, through))) == [SENT_TWICE]
+
+
 def test_a_visibility_timeout_explains_only_what_came_after_it() -> None:
     def two(gap: float) -> Account:
         start = 1.0 + gap
