@@ -20,9 +20,9 @@ TIMES = {
     "NXS_HEARTBEAT_PERIOD": "0.5",
     "NXS_JOIN_PERIOD": "0.3",
     "NXS_LIFECYCLE_PERIOD": "0.5",
-    "NXS_GONE_AFTER": "2",
-    "NXS_SILENT_AFTER": "2",
-    "NXS_ZOMBIE_AFTER": "2.5",
+    "NXS_GONE_AFTER": "1.5",
+    "NXS_SILENT_AFTER": "1.5",
+    "NXS_ZOMBIE_AFTER": "2",
     "NXS_EVICT_AFTER": "5",
 }
 

@@ -34,6 +34,7 @@ app.conf.update(
     accept_content=["json"],
     broker_connection_retry_on_startup=True,
     worker_proc_alive_timeout=30.0,
+    worker_lost_wait=1.0,
     **json.loads(os.environ.get("LEDGER_CONF", "{}")),
 )
 fleet = Fleet(app)

@@ -64,23 +64,31 @@ def judged(taker: Taker) -> bool:
     return len(taker.got) + aside > 0 and len(taker.held()) == len(taker.got)
 
 
-@pytest.mark.parametrize("queue", ["celery", OWN])
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_put_aside_as_it_is(taker: Taker, name: str, queue: str) -> None:
+def test_what_is_broken_is_put_aside_as_it_is(taker: Taker, name: str) -> None:
     sent, reason = BROKEN[name]
-    taker.store.client.lpush(queue, sent)
+    taker.store.client.lpush("celery", sent)
     taker.until(lambda: judged(taker), "a judgement")
     [(shelf, [entry])] = on_shelves(taker).items()
     assert (shelf, entry.reason) == (QUARANTINE, reason)
     assert entry.message.encode("utf-8", "surrogateescape") == sent
-    assert entry.list == "celery", "where it would go back to"
+    assert entry.list == "celery"
     assert (taker.got, taker.held()) == ([], {})
 
 
-@pytest.mark.parametrize("queue", ["celery", OWN])
+def test_all_of_it_in_an_own_queue_is_put_aside_too(taker: Taker) -> None:
+    taker.store.client.lpush(OWN, *(sent for sent, _ in BROKEN.values()))
+    taker.until(lambda: judged(taker), "a judgement")
+    [(shelf, entries)] = on_shelves(taker).items()
+    assert (shelf, len(entries), taker.got) == (QUARANTINE, len(BROKEN), [])
+    assert {entry.list for entry in entries} == {"celery"}, "where it would go back to"
+    kept = sorted(entry.message.encode("utf-8", "surrogateescape") for entry in entries)
+    assert kept == sorted(sent for sent, _ in BROKEN.values())
+
+
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_only_odd_goes_to_celery(taker: Taker, name: str, queue: str) -> None:
-    taker.store.client.lpush(queue, ODD[name])
+def test_what_is_only_odd_goes_to_celery(taker: Taker, name: str) -> None:
+    taker.store.client.lpush("celery", ODD[name])
     taker.until(lambda: judged(taker), "a judgement")
     assert on_shelves(taker) == {}
     [got] = taker.got

@@ -17,7 +17,7 @@ from tests.integration.live import PATIENCE_S, Live
 
 pytest_plugins = ["tests.integration.live_fixtures"]
 
-CUTS = int(os.environ.get("STRAYS_CUTS", "12"))
+CUTS = int(os.environ.get("STRAYS_CUTS", "8"))
 GIVEN_BACK = "known to nobody here: it is given back"
 
 
