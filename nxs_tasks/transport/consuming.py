@@ -141,6 +141,7 @@ class ClaimingMixin:
     _in_poll: Any
     _waits_until: float | None = None  # a notice is awaited, not an answer
     _tracked: Any = None  # the socket on which notices are on
+    _claims = False  # consumes something that is acknowledged
     _has_notices = False
     _script = SCRIPT
     _script_sent = False
@@ -159,7 +160,7 @@ class ClaimingMixin:
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         tenure = self.nxs_tenure
-        if tenure is None:
+        if tenure is None or not self._claims:
             super()._brpop_start(timeout)  # type: ignore[misc]
             return
         queues = self._queue_cycle.consume(len(self.active_queues))  # type: ignore[attr-defined]
@@ -225,7 +226,7 @@ class ClaimingMixin:
     # being answered
 
     def _brpop_read(self, **options: Any) -> bool:
-        if self.nxs_tenure is None:
+        if self.nxs_tenure is None or not self._claims:
             return bool(super()._brpop_read(**options))  # type: ignore[misc]
         if self._waits_until is not None:
             self.read_notices()
@@ -358,7 +359,10 @@ class ClaimingMixin:
         answer = super().basic_consume(  # type: ignore[misc]
             queue, no_ack, callback, consumer_tag, **kwargs
         )
-        if self.nxs_tenure is not None and queue not in self._fanout_queues:  # type: ignore[attr-defined]
+        # What is not acknowledged is no task: the answers to a worker that asked its neighbours.
+        acknowledged = not no_ack and queue not in self._fanout_queues  # type: ignore[attr-defined]
+        if self.nxs_tenure is not None and acknowledged:
+            self._claims = True
             self.connection._callbacks[queue] = partial(self._hand_over, callback)
         return answer
 
