@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of the plan and the tasks; else a new one")
     parser.add_argument("--kills", type=int, default=500, help="SIGKILLs of workers (%(default)s)")
     parser.add_argument("--rate", type=float, default=600, help="tasks a second (%(default)s)")
-    parser.add_argument("--pace", type=float, default=2.0, help="acts a second (%(default)s)")
+    parser.add_argument("--pace", type=float, default=2.25, help="acts a second (%(default)s)")
     parser.add_argument("--modes", type=_names(MODES), default=MODES, help=",".join(MODES))
     parser.add_argument("--sides", type=_names(SIDES), default=SIDES, help=",".join(SIDES))
     parser.add_argument("--workers", type=int, default=8, help="workers (%(default)s)")

@@ -22,6 +22,8 @@ _TASK = re.compile(r'"task": ?"([^"]+)"')
 _NO_QUEUE = re.compile(r"celery-task-meta-|_kombu\.|.*pidbox|celeryev")
 #: Tasks of the control plane expire by themselves and are sent anew.
 CONTROL = "nxs.control."
+#: Node names, ids and numbers within keys.
+_VARYING = re.compile(r"[\w.-]+@[\w.-]+|\b[0-9a-f]{12,}\b|\b[0-9a-f-]{36}\b|\d+")
 _KEPT = "SELECT message FROM kept"
 #: Entries read at a time.
 PAGE = 1000
@@ -83,5 +85,5 @@ def key_families(client: Client) -> dict[str, int]:
     """How many keys of each kind there are: what grows with every kill is a leak."""
     families: dict[str, int] = defaultdict(int)
     for key in client.scan_iter(count=1000):
-        families[re.sub(r"[\w.-]+@[\w.-]+", "NAME", re.sub(r"\d+", "N", key))] += 1
+        families[_VARYING.sub("…", key)] += 1
     return dict(families)

@@ -94,10 +94,10 @@ class ClaimingQoS(kombu_redis.QoS):
 
         What does not run any more is found and given back by the worker itself.
         """
-        if self.channel.nxs_tenure is None:
-            super().restore_unacked_once(stderr)
-        else:
-            self._on_collect.cancel()
+        if self.channel.nxs_tenure is not None:
+            for tag in [tag for tag in self._delivered if parse(tag) is not None]:
+                del self._delivered[tag]
+        super().restore_unacked_once(stderr)
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Kombu's clock for messages that were not acknowledged: not ours."""
@@ -142,6 +142,7 @@ class ClaimingMixin:
     _waits_until: float | None = None  # a notice is awaited, not an answer
     _tracked: Any = None  # the socket on which notices are on
     _claims = False  # consumes something that is acknowledged
+    _asked = False  # what was sent last is the script, and not kombu's BRPOP
     _has_notices = False
     _script = SCRIPT
     _script_sent = False
@@ -160,7 +161,8 @@ class ClaimingMixin:
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         tenure = self.nxs_tenure
-        if tenure is None or not self._claims:
+        self._asked = tenure is not None and self._claims
+        if tenure is None or not self._asked:
             super()._brpop_start(timeout)  # type: ignore[misc]
             return
         queues = self._queue_cycle.consume(len(self.active_queues))  # type: ignore[attr-defined]
@@ -226,7 +228,7 @@ class ClaimingMixin:
     # being answered
 
     def _brpop_read(self, **options: Any) -> bool:
-        if self.nxs_tenure is None or not self._claims:
+        if self.nxs_tenure is None or not self._asked:
             return bool(super()._brpop_read(**options))  # type: ignore[misc]
         if self._waits_until is not None:
             self.read_notices()
@@ -296,7 +298,9 @@ class ClaimingMixin:
 
     def _deliver_claimed(self, answer: list[Any], tenure: Tenure) -> None:
         queue, raw = bytes_to_str(answer[1]), answer[2].decode("utf-8", "surrogateescape")
-        claimed = Claimed(self._token, queue, raw, bool(answer[3]), self._read(raw))
+        claimed = Claimed(
+            self._token, queue, raw, bool(answer[3]), float(answer[4]), self._read(raw)
+        )
         callback = self.connection._callbacks.get(queue)
         if callback is None:
             log.warning("nobody here consumes %s any more, the message goes back", queue)
@@ -361,7 +365,7 @@ class ClaimingMixin:
         )
         # What is not acknowledged is no task: the answers to a worker that asked its neighbours.
         acknowledged = not no_ack and queue not in self._fanout_queues  # type: ignore[attr-defined]
-        if self.nxs_tenure is not None and acknowledged:
+        if self.nxs_tenure is not None and acknowledged and self.nxs_tenure.has_tasks(queue):
             self._claims = True
             self.connection._callbacks[queue] = partial(self._hand_over, callback)
         return answer

@@ -31,6 +31,7 @@ class Claimed:
     queue: str
     raw: str
     intents: bool  # some task is cancelled or paused
+    at: float  # when, by the server's clock, s
     message: Any = None  # kombu's, None while it could not be read
 
 
@@ -62,6 +63,8 @@ class Tenure:
     epoch: int
     gate: Gate = lambda claimed: True
     lost_holders: int = 3
+    #: Whether a queue has the worker's tasks; any other that somebody reads here is kombu's.
+    has_tasks: Callable[[str], bool] = lambda queue: True
     #: Called when the broker said that this process may have lost its place.
     on_displaced: Callable[[], None] = lambda: None
     #: Called with kombu's message when Celery raised instead of starting it.
@@ -186,7 +189,7 @@ class Tenure:
         headers = getattr(claimed.message, "headers", None) or {}
         entry = Shelved(
             id=claimed.token,
-            at=self.store.now(),
+            at=claimed.at,
             list=self.store.wire.list_of(self.home("", claimed.queue), 0),
             message=claimed.raw,
             reason=reason,

@@ -93,7 +93,7 @@ class Gate:
             state.revoked.add(task_id)
             return True
         if claimed.intents and self._intents.is_paused(task):
-            self._shelve(claimed, PAUSED, self._tenure.store.now(), "is paused")
+            self._shelve(claimed, PAUSED, claimed.at, "is paused")
             self._intents.put_aside(task)
             return False
         return not self._is_early(claimed) and self._is_held(claimed)
@@ -114,7 +114,7 @@ class Gate:
         found = knower(task, store.snapshot(), claimed.queue, but=self._tenure.instance)
         if found is None:
             log.warning("no instance knows %s: the task is parked", task)
-            self._shelve(claimed, PARKED, store.now(), "no instance knows it")
+            self._shelve(claimed, PARKED, claimed.at, "no instance knows it")
             return
         queue = store.keys.own_queue(found)
         token = parse(claimed.token)
@@ -129,7 +129,7 @@ class Gate:
             return False
         due = _timestamp(fields["eta"], self._app.timezone)
         # By the server's clock, which also says when it is due: two clocks would disagree.
-        if due > self._tenure.store.now():
+        if due > claimed.at:
             self._shelve(claimed, DELAYED, due, "waits for its time")
             return True
         # Celery would put it on a timer, where it takes no slot for a moment.

@@ -138,6 +138,7 @@ class InstanceStep(bootsteps.StartStopStep):
 
         tenure.gate = Gate(app, tenure, WorkerIntents(store), is_fresh)
         tenure.on_stumble = partial(free_slot, worker)
+        tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from
         self._tenure = tenure
         self._name_connections(app, tenure)
         own = store.keys.own_queue(worker.hostname)

@@ -14,6 +14,7 @@ from typing import Any
 from celery.worker import state
 
 from nxs_tasks.clock import Clock
+from nxs_tasks.store.token import parse
 from nxs_tasks.transport.tenure import Ending, Tenure
 from nxs_tasks.worker.handover import requests_in
 
@@ -42,7 +43,8 @@ class Strays:
         if now - self._looked_at < APART_S:
             return 0
         tenure = self._tenure
-        held = set(tenure.inflight.tokens(tenure.instance, tenure.epoch))
+        tokens = tenure.inflight.tokens(tenure.instance, tenure.epoch)
+        held = {token for token in tokens if parse(token) is not None}
         try:
             known = self._known()
         except RuntimeError:

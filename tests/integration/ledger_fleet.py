@@ -149,6 +149,15 @@ def hard(self: Any) -> None:
     time.sleep(60)  # noqa: TID251
 
 
+@app.task(name="ledger.read", bind=True)
+def read(self: Any, queue: str) -> Any:
+    """Reads a queue that has nothing to do with tasks."""
+    with self.app.connection_for_write() as connection:
+        message = connection.SimpleQueue(queue).get(timeout=30)
+        message.ack()
+        return message.payload
+
+
 class TouchyRequest(Request):
     """Raises where Celery does not expect it, when a slot is taken already."""
 

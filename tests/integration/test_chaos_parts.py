@@ -129,6 +129,8 @@ def test_every_message_is_found_whoever_keeps_it(url: str) -> None:
         client.hset(keys.shelf("quarantine"), "entry", "{}\n" + message)
         client.hset(keys.shelf("parked"), "entry", "{}\nno message at all")
         client.hset(keys.instance("w1@t"), "state", "ACTIVE")
+        for producer in ("0c5b2a8d1f3e4c6b", "7e9d0f1a2b3c4d5e"):
+            client.set(keys.producer(producer), 1)
         found = {place: tuple(sorted(ids)) for place, ids in remains(client).items()}
         families = key_families(client)
     assert found == {
@@ -139,7 +141,8 @@ def test_every_message_is_found_whoever_keeps_it(url: str) -> None:
         "shelf quarantine": ("other",),
     }
     assert total(found) == 7
-    assert families["nxs:{default}:instance:NAME"] == 1
+    assert families["nxs:{default}:instance:…"] == 1
+    assert families["nxs:{default}:producer:…"] == 2
 
 
 def test_what_a_spool_has_kept_is_found(tmp_path: Path) -> None:

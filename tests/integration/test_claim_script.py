@@ -116,7 +116,7 @@ class TestHolder:
     ) -> None:
         put(store, SHARED, raw)
         process = Process(store)
-        _, queue, answered, _ = process.ask()
+        _, queue, answered, *_ = process.ask()
         [(held, queue_of_held)] = process.held().values()
         assert (queue, queue_of_held) == (SHARED, SHARED)
         for text in (answered, held):

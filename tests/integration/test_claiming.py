@@ -254,6 +254,38 @@ def test_without_a_tenure_it_is_what_kombu_made(url: str) -> None:
     assert not {"cmdstat_eval", "cmdstat_evalsha", "cmdstat_client|tracking"} & set(commands)
 
 
+def test_a_queue_that_has_no_tasks_is_read_as_kombu_reads_it(taker: Taker) -> None:
+    """By a task, with a connection of its app: no gate, no token, and back if it is not done."""
+    taker.tenure.has_tasks = lambda queue: queue in (OWN, "celery")
+    taker.tenure.gate = lambda claimed: False
+    channel = taker.connection.channel()
+    mail: list[Any] = []
+    Consumer(channel, [a_queue("mail")], on_message=mail.append).consume()
+    taker.store.client.lpush("mail", a_message(1, queue="mail"), a_message(2, queue="mail"))
+    taker.until(lambda: len(mail) >= 2, "its mail")
+    assert [parse(message.delivery_tag) for message in mail] == [None, None]
+    mail[0].ack()
+    channel.close()
+    [back] = taker.store.client.lrange("mail", 0, -1)
+    assert json.loads(back)["headers"]["id"] == "2"
+    assert taker.held() == {}
+
+
+def test_a_channel_that_read_answers_before_takes_tasks(taker: Taker) -> None:
+    """As Celery's does, which asks its neighbours first: BRPOP may still be on its way."""
+    taker.consumer.cancel()
+    channel = taker.connection.channel()
+    answers = Consumer(channel, [a_queue("answers")], on_message=taker.got.append, no_ack=True)
+    answers.consume()
+    taker.connection.transport.cycle.on_poll_start()
+    assert channel._in_poll, "it waits for an answer"
+    answers.cancel()
+    Consumer(channel, [a_queue("celery")], on_message=taker.got.append).consume()
+    taker.store.client.lpush("celery", a_message(1))
+    assert taker.until_got(1) == ["1"]
+    assert taker.held_ids() == {"1"}
+
+
 def test_basic_get_and_purge_are_unaffected(taker: Taker) -> None:
     channel = taker.connection.channel()
     taker.consumer.cancel()

@@ -6,6 +6,7 @@ import json
 import signal
 from typing import Any
 
+import kombu
 import pytest
 from celery.result import AsyncResult
 
@@ -133,6 +134,17 @@ def test_a_cold_shutdown_gives_back_what_ran(ledger: Ledger) -> None:
     assert set(states([*running, *limited])) == {"SUCCESS"}
     assert {ledger.times()[r.id] for r in running} == {2}
     assert {ledger.times()[r.id] for r in limited} == {1}
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_task_may_read_a_queue_of_its_own(ledger: Ledger, pool: str) -> None:
+    """What lies there is no task, and nobody's to judge."""
+    ledger.worker("w1@t", 1, "-P", pool)
+    with kombu.Connection(ledger.live.server.url) as connection:
+        connection.SimpleQueue("mail").put({"hello": "you"})
+    assert ledger.tasks.read.delay("mail").get(timeout=PATIENCE_S) == {"hello": "you"}
+    ledger.until_idle()
+    assert (ledger.quarantined(), ledger.client.llen("mail")) == ([], 0)
 
 
 def test_remote_control_loses_nothing(live: Live) -> None:

@@ -15,8 +15,9 @@
 -- What is due among the delayed is appended to its list first. An entry that cannot be read goes to
 -- the shelf for quarantine: it must not stop everybody's work.
 --
--- Returns {1, queue, message, above 0 if some task is cancelled or paused} · {0, ms until something
--- delayed is due, -1 if nothing is} · {-1, epoch as found} if the process has lost its place.
+-- Returns {1, queue, message, above 0 if some task is cancelled or paused, now (s)} · {0, ms until
+-- something delayed is due, -1 if nothing is} · {-1, epoch as found} if the process has lost its
+-- place.
 --
 -- A caller with CLIENT TRACKING on is told when any of the lists, or another reason to look again,
 -- changes: the reads below are what it tracks.
@@ -52,7 +53,7 @@ for i = 9, #KEYS do
     redis.call('HSET', KEYS[2], ARGV[2], '[' .. message .. ', "", ' .. cjson.encode(queue) .. ']')
     redis.call('ZADD', KEYS[3], now, ARGV[2])
     redis.call('RPOP', KEYS[i])
-    return {1, queue, message, redis.call('EXISTS', KEYS[5], KEYS[6])}
+    return {1, queue, message, redis.call('EXISTS', KEYS[5], KEYS[6]), string.format('%.6f', now)}
   end
 end
 
