@@ -28,6 +28,10 @@ from nxs_tasks.transport.listening import Listener
 
 log = logging.getLogger(__name__)
 
+#: Tries to store how a task ended, one a second. Its work is done: given up, it would be said to
+#: have failed, and a slot that is free takes nothing from a server that is away.
+END_TRIES = 600
+
 
 class FencedMixin:
     """For Celery's Redis backends."""
@@ -38,6 +42,7 @@ class FencedMixin:
 
     app: Any
     client: Any
+    _transport_options: dict[str, Any]
     expires: int | None
     ensure: Callable[..., Any]
     get_key_for_group: Callable[..., bytes]
@@ -57,6 +62,14 @@ class FencedMixin:
     @cached_property
     def _chord_part_return_script(self) -> GuardedPart:
         return GuardedPart(self._desk, stock.CHORD_PART_RETURN_LUA)
+
+    @property
+    def retry_policy(self) -> dict[str, Any]:
+        """How often a write is tried while the server is away; of an end of a task, for longer."""
+        policy: dict[str, Any] = super().retry_policy  # type: ignore[misc]
+        if "retry_policy" in self._transport_options or fence_of(self.app).acting() is None:
+            return policy
+        return {**policy, "max_retries": END_TRIES}
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: who waits for the result subscribes then."""

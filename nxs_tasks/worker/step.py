@@ -42,6 +42,7 @@ from nxs_tasks.worker.acklast import AckLastMixin
 from nxs_tasks.worker.consumption import read_consumption
 from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_displaced
 from nxs_tasks.worker.endings import EndingMixin
+from nxs_tasks.worker.escapes import tell_what_escapes
 from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.handover import keep_handed
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
@@ -178,10 +179,7 @@ class InstanceStep(bootsteps.StartStopStep):
         if self._identity is None or tenure is None:
             return
         keep_handed(worker.pool)
-        if not worker.pool.uses_semaphore:
-            # A pool of threads tells nobody what escapes Celery's quicker tracer: the task would
-            # count as running, and its message be held, until this process ends.
-            worker.app.use_fast_trace_task = False
+        tell_what_escapes(worker.pool, worker.app.tasks)
         clock = self._runtime.clock
         strays = Strays(tenure, partial(known_tokens, worker), clock)
 

@@ -16,6 +16,7 @@ from kombu.utils.uuid import uuid
 from nxs_tasks.store import connect
 from nxs_tasks.store.token import Token
 from nxs_tasks.transport.fence import Taken
+from nxs_tasks.transport.results import END_TRIES
 from tests.conftest import JSON, MakeApp
 from tests.integration.deliveries import (
     Shop,
@@ -53,6 +54,15 @@ class TestOneResult:
             "result of shop.add[t1] refused: the message was taken from this process (epoch 4)"
             in caplog.messages
         )
+
+    def test_is_tried_for_longer_than_other_writes(self, anywhere: Shop) -> None:
+        """The work is done: after Celery's 20 tries it would be said to have failed."""
+        backend: Any = anywhere.app.backend
+        assert backend.retry_policy["max_retries"] == 20
+        with backend._desk.fence.on_behalf_of(context(anywhere.add)):
+            assert backend.retry_policy["max_retries"] == END_TRIES
+            backend._transport_options["retry_policy"] = {"max_retries": 3}
+            assert backend.retry_policy["max_retries"] == 3, "the app's own wins"
 
     def test_is_told_to_who_waits_only_if_it_is_stored(self, anywhere: Shop) -> None:
         backend = anywhere.app.backend
