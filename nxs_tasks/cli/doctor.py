@@ -15,6 +15,7 @@ import typer
 
 from nxs_tasks.cli.main import EXIT_ERROR
 from nxs_tasks.cli.output import AsJson, age, console, print_json
+from nxs_tasks.cli.spool import count_kept, kept_lines
 from nxs_tasks.cli.target import Target
 from nxs_tasks.errors import NxsError
 from nxs_tasks.runtime import Runtime
@@ -105,11 +106,18 @@ def _orphans(runtime: Runtime) -> Finding:
     return Finding(subject="held tasks", well=True, detail="every holder is alive")
 
 
+def _spool(runtime: Runtime) -> Finding:
+    kept = count_kept(runtime)
+    told = ", ".join(kept_lines(kept)) or "no submission waits on this machine"
+    return Finding(subject="spool", well=not kept, detail=told)
+
+
 CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("broker", _broker),
     ("persistence", _persistence),
     ("connections", _connections),
     ("held tasks", _orphans),
+    ("spool", _spool),
     ("history", _history),
     ("control plane", _control),
 )

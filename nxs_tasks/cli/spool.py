@@ -22,6 +22,20 @@ spool = typer.Typer(
 Ids = Annotated[list[int], typer.Argument(metavar="ID…", help="Numbers of rows, as shown.")]
 
 
+def count_kept(runtime: Runtime) -> dict[tuple[str, bool], int]:
+    """How many messages this machine keeps, by broker and whether it refused them."""
+    kept = outbox_of(runtime.app).spool
+    return counts(kept) if kept.exists() else {}
+
+
+def kept_lines(numbers: dict[tuple[str, bool], int]) -> list[str]:
+    """The same, as a person reads it."""
+    return [
+        f"{count} {'refused by' if refused else 'wait for'} {broker}"
+        for (broker, refused), count in numbers.items()
+    ]
+
+
 class NotSent(NxsError):
     """The broker does not take what is in the spool."""
 
@@ -34,10 +48,8 @@ def show(
 ) -> None:
     """Show what waits, oldest first, for which broker and why."""
     outbox = _outbox(context)
-    if not outbox.spool.exists():
-        found, numbers = [], {}
-    else:
-        found, numbers = rows(outbox.spool, most), counts(outbox.spool)
+    found = rows(outbox.spool, most) if outbox.spool.exists() else []
+    numbers = count_kept(context.obj.runtime())
     if as_json:
         told = [_told(row) for row in found]
         total = [
@@ -47,10 +59,9 @@ def show(
         print_json({"file": str(outbox.spool.path), "counts": total, "rows": told})
         return
     _print_rows(context, found)
-    for (broker, refused), count in numbers.items():
-        state = "refused by" if refused else "wait for"
+    for (broker, _), line in zip(numbers, kept_lines(numbers), strict=True):
         hint = "" if broker == outbox.broker else ": this app has another broker"
-        console().print(f"{count} {state} {broker}{hint}", markup=False)
+        console().print(f"{line}{hint}", markup=False)
     if not numbers:
         console().print(f"nothing is in {outbox.spool.path}", markup=False)
 

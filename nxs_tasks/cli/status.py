@@ -13,6 +13,7 @@ from rich.text import Text
 
 from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_json
 from nxs_tasks.cli.pause import pause_line
+from nxs_tasks.cli.spool import count_kept, kept_lines
 from nxs_tasks.clock import repeat
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Terms
@@ -114,6 +115,7 @@ def collect(runtime: Runtime) -> FleetStatus:
             *_orphan_notes(queues.orphans(snapshot)),
             *_shelf_notes(shelves),
             *(pause_line(p, snapshot.taken_at) for p in intents.pauses),
+            *_spool_notes(runtime),
         ),
     )
 
@@ -183,6 +185,14 @@ def _shelf_notes(shelves: dict[str, int]) -> list[str]:
         QUARANTINE: "task(s) are in quarantine (nxs quarantine list)",
     }
     return [f"{shelves[name]} {text}" for name, text in texts.items() if shelves[name]]
+
+
+def _spool_notes(runtime: Runtime) -> list[str]:
+    try:
+        lines = kept_lines(count_kept(runtime))
+    except NxsError as error:
+        return [f"the spool of this machine: {error}"]
+    return [f"submissions on this machine: {line} (nxs spool show)" for line in lines]
 
 
 def render(status: FleetStatus) -> Group:

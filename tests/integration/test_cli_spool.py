@@ -66,6 +66,7 @@ def test_what_waits_is_shown_and_sent(nxs: Terminal, own_server: Server) -> None
     failed = nxs("spool", "drain")
     assert (nxs.code, "3 still wait" in failed) == (EXIT_ERROR, True)
     own_server.start()
+    assert f"3 wait for {own_server.url} (nxs spool show)" in " ".join(nxs("status").split())
     assert "3 sent, 0 refused" in nxs("spool", "drain")
     assert nxs.code == 0
     assert new_store(own_server.url).client.llen("celery\x06\x163") == 3
