@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,9 @@ def test_a_bad_value_in_the_environment_is_named_as_it_stands_there() -> None:
     assert refusal_of({"NXS_MAX_QUEUE": "many"}) == "NXS_MAX_QUEUE='many': expected int"
 
 
-@pytest.mark.parametrize("field", [f for f in FIELDS if f.metadata["unit"] == "s"], ids=str)
+@pytest.mark.parametrize(
+    "field", [f for f in FIELDS if f.metadata["unit"] == "s"], ids=attrgetter("name")
+)
 def test_every_time_must_be_above_0(field: Any) -> None:
     assert "must be above 0" in refusal(**dict.fromkeys([field.name], 0))
 
