@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from rich.table import Table
 
-from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, print_json
+from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, listing, print_json
 from nxs_tasks.policy.fleet.rescue import why_gone
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.queues import Queues
@@ -38,9 +37,7 @@ def inflight(context: typer.Context, as_json: AsJson = False) -> None:
     if not rows:
         console().print("nobody holds a task")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("TASK", "ID", "HOLDER", "EPOCH", "FOR", "LOST"):
-        table.add_column(head, overflow="fold")
+    table = listing("TASK", "ID", "HOLDER", "EPOCH", "FOR", "LOST")
     for row in rows:
         table.add_row(
             row["task"] or UNKNOWN,

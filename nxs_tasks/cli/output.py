@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 #: Shown where a value is unknown: never a zero.
 UNKNOWN = "–"
@@ -21,6 +22,14 @@ def console() -> Console:
     if sys.stdout.isatty():
         return Console(highlight=False)
     return Console(highlight=False, width=int(os.environ.get("COLUMNS", 120)), no_color=True)
+
+
+def listing(*heads: str) -> Table:
+    """An empty table of things. An id stands in one piece, to be copied; the rest may be folded."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in heads:
+        table.add_column(head, overflow="fold", no_wrap=head == "ID")
+    return table
 
 
 def print_json(data: Any) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, print_json
+from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, listing, print_json
 from nxs_tasks.clock import iso
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.shelf import Shelved
@@ -41,9 +40,7 @@ def list_(context: typer.Context, as_json: AsJson = False) -> None:
     if not entries:
         console().print("nothing is in quarantine")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("ID", "TASK", "SINCE", "LOST", "WHY"):
-        table.add_column(head, overflow="fold")
+    table = listing("ID", "TASK", "SINCE", "LOST", "WHY")
     now = runtime.store().now()
     for e in entries:
         told = _told(e)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from nxs_tasks.cli.output import UNKNOWN, AsJson, console, print_json
+from nxs_tasks.cli.output import UNKNOWN, AsJson, console, listing, print_json
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, SHELVES
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.message import moment
@@ -48,9 +47,7 @@ def shelves(
     if as_json:
         print_json(rows)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("SHELF", "MESSAGES", "FIRST", "WAIT"):
-        table.add_column(head, overflow="fold")
+    table = listing("SHELF", "MESSAGES", "FIRST", "WAIT")
     for name, row in rows.items():
         first = UNKNOWN if row["first"] is None else moment(row["first"])
         table.add_row(name, str(row["count"]), first, MEANING.get(name, "until somebody looks"))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from nxs_tasks.cli.output import AsJson, age, console, print_json
+from nxs_tasks.cli.output import AsJson, age, console, listing, print_json
 from nxs_tasks.errors import MessageError, NxsError
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.message import read
@@ -108,9 +107,7 @@ def _print_rows(context: typer.Context, found: list[Kept]) -> None:
         return
     runtime: Runtime = context.obj.runtime()
     now = runtime.clock.now()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("ROW", "TASK", "ID", "LIST", "SINCE", "WHY"):
-        table.add_column(head, overflow="fold")
+    table = listing("ROW", "TASK", "ID", "LIST", "SINCE", "WHY")
     for row in found:
         told = _told(row)
         why = f"refused: {row.refused}" if row.refused else row.why

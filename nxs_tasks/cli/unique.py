@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from nxs_tasks.cli.output import AsJson, console, print_json
+from nxs_tasks.cli.output import AsJson, console, listing, print_json
 from nxs_tasks.errors import NxsError
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.unique import UniqueKeys
@@ -31,9 +30,7 @@ def list_(context: typer.Context, as_json: AsJson = False) -> None:
     if not taken:
         console().print("no unique key is taken")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("UNIQUE KEY", "TASK"):
-        table.add_column(head, overflow="fold")
+    table = listing("UNIQUE KEY", "TASK")
     for key, owner in taken.items():
         table.add_row(key, owner)
     console().print(table)

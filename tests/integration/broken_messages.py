@@ -279,7 +279,7 @@ def _shapes() -> dict[str, tuple[bytes, str]]:
     invalid = raw("invalid UTF-8").replace(b"invalid UTF-8", b"invalid \xff\xfe")
     found["invalid UTF-8"] = (invalid, "its id is not a text")
     for where in ("headers", "body"):
-        for levels in (300, 480, 700, 930):
+        for levels in (300, 480, 700, 850):
             name = f"{levels} levels in {where}"
             found[name] = (nested(name, levels, where), "it is nested more than 300 levels deep")
     return found

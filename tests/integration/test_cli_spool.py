@@ -37,7 +37,13 @@ class Terminal:
 
 
 @pytest.fixture
-def nxs(make_app: MakeApp, own_server: Server, capsys: pytest.CaptureFixture[str]) -> Terminal:
+def nxs(
+    make_app: MakeApp,
+    own_server: Server,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Terminal:
+    monkeypatch.setenv("COLUMNS", "120")
     fleet = make_app(own_server.url, submit_deadline=0.5)
     fleet.outbox.start = lambda: None  # type: ignore[method-assign]
     return Terminal(fleet, capsys)

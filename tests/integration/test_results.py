@@ -55,14 +55,17 @@ class TestOneResult:
             in caplog.messages
         )
 
-    def test_is_tried_for_longer_than_other_writes(self, anywhere: Shop) -> None:
+    @pytest.mark.parametrize("own", [None, 3])
+    def test_is_tried_for_longer_than_other_writes(
+        self, url: str, make_app: MakeApp, own: int | None
+    ) -> None:
         """The work is done: after Celery's 20 tries it would be said to have failed."""
-        backend: Any = anywhere.app.backend
-        assert backend.retry_policy["max_retries"] == 20
-        with backend._desk.fence.on_behalf_of(context(anywhere.add)):
-            assert backend.retry_policy["max_retries"] == END_TRIES
-            backend._transport_options["retry_policy"] = {"max_retries": 3}
-            assert backend.retry_policy["max_retries"] == 3, "the app's own wins"
+        options = {} if own is None else {"retry_policy": {"max_retries": own}}
+        here = Shop(make_app(url, {**JSON, "result_backend_transport_options": options}))
+        backend: Any = here.app.backend
+        assert backend.retry_policy["max_retries"] == (own or 20)
+        with backend._desk.fence.on_behalf_of(context(here.add)):
+            assert backend.retry_policy["max_retries"] == (own or END_TRIES)
 
     def test_is_told_to_who_waits_only_if_it_is_stored(self, anywhere: Shop) -> None:
         backend = anywhere.app.backend
