@@ -25,7 +25,7 @@ def inflight(context: typer.Context, as_json: AsJson = False) -> None:
             "instance": h.instance,
             "epoch": h.epoch,
             "since": h.since,
-            "held_s": None if h.since is None else max(0.0, snapshot.taken_at - h.since),
+            "held_s": h.for_s(snapshot.taken_at),
             "lost_holders": len(h.envelope.lost),
             "gone": gone.get((h.instance, h.epoch), ""),
         }

@@ -71,6 +71,12 @@ def drain(
     refused: Annotated[
         bool, typer.Option("--refused", help="Try again what the broker refused, too.")
     ] = False,
+    unsure: Annotated[
+        bool,
+        typer.Option(
+            "--unsure", help="Send what the broker may have already, too: it may run twice."
+        ),
+    ] = False,
 ) -> None:
     """Send what waits, now. Workers of the fleet on this machine do so by themselves."""
     outbox = _outbox(context)
@@ -79,11 +85,14 @@ def drain(
         return
     if refused:
         retry(outbox.spool, outbox.broker)
+    if unsure:
+        retry(outbox.spool, outbox.broker, unsure=True)
     done = outbox.drain()
     if done.elsewhere:
         console().print("another process of this machine is sending them")
         return
-    console().print(f"{done.sent} sent, {done.refused} refused")
+    other = f", {done.superseded} left out: another has the unique_key" if done.superseded else ""
+    console().print(f"{done.sent} sent, {done.refused} refused{other}")
     if done.trouble:
         left = outbox.replay().batches.waiting()
         raise NotSent(f"{left} still wait: {done.trouble}")
@@ -91,7 +100,7 @@ def drain(
 
 @spool.command("drop")
 def drop_(context: typer.Context, ids: Ids) -> None:
-    """Remove rows for good: these tasks will never run."""
+    """Remove rows for good: they are not sent. One that was being sent may run all the same."""
     outbox = _outbox(context)
     count = drop(outbox.spool, ids) if outbox.spool.exists() else 0
     console().print(f"{count} dropped")

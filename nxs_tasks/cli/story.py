@@ -18,13 +18,15 @@ from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_js
 from nxs_tasks.clock import iso
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.instance import Instance
-from nxs_tasks.model.shelf import CANCELLED, DELAYED, SHELVES
+from nxs_tasks.model.shelf import CANCELLED, DELAYED, SHELVES, Shelved
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.intents import Intents
 from nxs_tasks.store.message import Envelope, moment, placed_at
+from nxs_tasks.store.places import Places
+from nxs_tasks.store.quarantine import envelope_of
 from nxs_tasks.store.queues import Held, Queues, Waiting
 from nxs_tasks.store.shelves import Shelves
 
@@ -74,7 +76,7 @@ def _of_instance(runtime: Runtime, instance: Instance, snapshot: Snapshot) -> di
         "load": asdict(instance.load),
         "outcomes": {"succeeded": instance.succeeded, "failed": instance.failed},
         "transitions": [asdict(t) for t in transitions],
-        "held": [_held(h, runtime, snapshot) for h in held],
+        "held": [_held(h, snapshot) for h in held],
         "history_problem": problem,
     }
 
@@ -82,14 +84,16 @@ def _of_instance(runtime: Runtime, instance: Instance, snapshot: Snapshot) -> di
 def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, Any]:
     store = runtime.store()
     queues = Queues(store)
-    own = (store.keys.own_queue(i.id) for i in snapshot.instances)
-    waiting = _first(queues.find_waiting(q, task_id) for q in (snapshot.shared_queue, *own))
+    places = Places(store).queues(snapshot, also=runtime.app.amqp.queues)
+    waiting = _first(queues.find_waiting(q, task_id) for q in places)
     held = [h for h in queues.all_held() if h.envelope.task_id == task_id]
-    shelved = _shelved(Shelves(store), task_id)
+    shelved = [(s, e) for s in SHELVES for e in Shelves(store).find(s, task_id)]
     placements, problem = _history(runtime, "placements", task_id=task_id)
     result = runtime.app.AsyncResult(task_id)
     state = _result_state(result)
     envelope = waiting.envelope if waiting else held[0].envelope if held else None
+    if envelope is None and shelved:
+        envelope = envelope_of(shelved[0][1])
     cancelled = Intents(store).cancelled(task_id)
     kept = Shelves(store).find(CANCELLED, task_id) if cancelled else []
     return {
@@ -97,11 +101,13 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
             waiting or held or shelved or cancelled or placements or state in KNOWN_STATES
         ),
         "task_id": task_id,
-        "task": _task_name(envelope, [*shelved, *(asdict(k) for k in kept)], placements),
+        "task": _task_name(envelope, [*(e for _, e in shelved), *kept], placements),
         "placed": envelope.placed if envelope else None,
         "waiting": _waiting(waiting) if waiting else None,
-        "held": [_held(h, runtime, snapshot) for h in held],
-        "shelved": shelved,
+        "held": [_held(h, snapshot) for h in held],
+        "shelved": [
+            {"shelf": name, "at": e.at, "reason": e.reason, "task": e.task} for name, e in shelved
+        ],
         "cancelled": asdict(cancelled) if cancelled else None,
         "lost": [dict(loss) for loss in envelope.lost] if envelope else [],
         "result_state": state,
@@ -110,21 +116,11 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
     }
 
 
-def _shelved(shelves: Shelves, task_id: str) -> list[dict[str, Any]]:
-    return [
-        {"shelf": name, "at": e.at, "reason": e.reason, "task": e.task}
-        for name in SHELVES
-        for e in shelves.find(name, task_id)
-    ]
-
-
-def _task_name(
-    envelope: Envelope | None, shelved: list[dict[str, Any]], placements: list[Any]
-) -> str | None:
+def _task_name(envelope: Envelope | None, kept: list[Shelved], placements: list[Any]) -> str | None:
     if envelope is not None:
         return envelope.task
-    if shelved:
-        return str(shelved[0]["task"])
+    if kept:
+        return kept[0].task
     return placements[0].task if placements else None
 
 
@@ -154,7 +150,7 @@ def _waiting(waiting: Waiting) -> dict[str, Any]:
     return {"queue": waiting.queue, "priority": waiting.priority, "ahead": waiting.ahead}
 
 
-def _held(held: Held, runtime: Runtime, snapshot: Snapshot) -> dict[str, Any]:
+def _held(held: Held, snapshot: Snapshot) -> dict[str, Any]:
     holder = snapshot.get(held.instance)
     return {
         "holder_lives": bool(holder and holder.epoch == held.epoch and holder.state not in ENDED),
@@ -162,7 +158,7 @@ def _held(held: Held, runtime: Runtime, snapshot: Snapshot) -> dict[str, Any]:
         "epoch": held.epoch,
         "task_id": held.envelope.task_id,
         "task": held.envelope.task,
-        "held_s": None if held.since is None else runtime.clock.now() - held.since,
+        "held_s": held.for_s(snapshot.taken_at),
     }
 
 

@@ -5,11 +5,12 @@ An effect that finds the world changed does nothing and says so: the next tick s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from nxs_tasks.errors import Stale
+from nxs_tasks.errors import BrokerError, BrokerUnreachable, MessageError, Stale
 from nxs_tasks.model.decision import (
     Decision,
     Forget,
@@ -27,6 +28,8 @@ from nxs_tasks.store.homes import homes
 from nxs_tasks.store.inflight import Inflight
 from nxs_tasks.store.message import reroute
 from nxs_tasks.store.shelves import Shelves
+
+log = logging.getLogger(__name__)
 
 DAY_S = 86_400
 
@@ -83,10 +86,16 @@ EFFECTS: dict[type[Any], Callable[[Any, FleetStore, Settings], str]] = {
 
 
 def apply(decision: Decision, store: FleetStore, settings: Settings) -> Outcome:
-    """Carry out one decision. Raises `BrokerError` only."""
+    """Carry out one decision. Raises `BrokerUnreachable` only."""
     try:
         detail = EFFECTS[type(decision)](decision, store, settings)
     except Stale as error:
+        return Outcome(decision=decision, applied=False, detail=str(error))
+    except BrokerUnreachable:
+        raise
+    except (BrokerError, MessageError) as error:
+        # Of this one: a list that is no list must not hold up what concerns others.
+        log.error("%s cannot be carried out: %s", decision, error)
         return Outcome(decision=decision, applied=False, detail=str(error))
     return Outcome(decision=decision, applied=True, detail=detail)
 

@@ -132,7 +132,7 @@ def run_job(runtime: Runtime, name: str, node: str) -> None:
         _run_and_time(runtime, name, node)
     finally:
         running.release()
-    runtime.keep_up()
+        runtime.keep_up()
 
 
 def _run_and_time(runtime: Runtime, name: str, node: str) -> None:

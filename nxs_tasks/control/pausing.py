@@ -47,7 +47,7 @@ def resume(runtime: Runtime, kind: Kind, name: str) -> Resumed:
     """End a pause, and put what it had put aside to the front of its queues, in order."""
     intents = Intents(runtime.store())
     was_paused = intents.resume(kind, name)
-    # Afterwards: a worker that puts a task aside looks again, and one of the two finds it.
+    # Afterwards: by now no worker puts one aside any more.
     back = intents.take_back(name) if kind == "task" else 0
     return Resumed(was_paused, back)
 

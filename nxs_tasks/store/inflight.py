@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from nxs_tasks.errors import MessageError, Stale
-from nxs_tasks.model.shelf import QUARANTINE, Shelved
+from nxs_tasks.model.shelf import PAUSED, QUARANTINE, Shelved
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.message import Envelope, read, returned, unwrap
 from nxs_tasks.store.shelves import entry_text
 from nxs_tasks.store.store import FleetStore
-from nxs_tasks.store.unique import UniqueKeys
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +30,14 @@ class Move:
     entry: str = ""
     at: float | None = None
     back: bool = False  # to the end of the line, else to be taken next
-    unique_key: str = ""  # to be freed
+    unique: str = ""  # the key of a unique_key to be freed, if it is this task's
     task_id: str = ""
 
-    def arguments(self) -> tuple[str, str, str, str, str]:
+    def arguments(self) -> tuple[str, ...]:
         """As the script takes them."""
         end = "back" if self.back else "front"
-        return (
-            self.token,
-            self.key,
-            self.text,
-            self.entry,
-            end if self.at is None else repr(self.at),
-        )
+        at = end if self.at is None else repr(self.at)
+        return self.token, self.key, self.text, self.entry, at, self.unique, self.task_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +66,47 @@ class Inflight:
         keys = [self._hash(instance, epoch), self._index(instance, epoch)]
         arguments = [token]
         if unique_key:
-            keys.append(self._store.keys.unique(unique_key))
+            keys.append(self._unique(unique_key))
             arguments.append(task_id)
         return bool(self._store.call("acknowledge", keys, arguments))
 
-    def shelve(self, instance: str, epoch: int, token: str, shelf: str, entry: Shelved) -> bool:
-        """Put a held message on a shelf; False if it had been taken from this process."""
+    def shelve(
+        self,
+        instance: str,
+        epoch: int,
+        token: str,
+        shelf: str,
+        entry: Shelved,
+        *,
+        unique_key: str = "",
+    ) -> bool:
+        """Put a held message on a shelf, and free its `unique_key`.
+
+        False if it had been taken from this process.
+        """
         move = Move(
-            token, self._store.keys.shelf(shelf), entry_text(entry), entry=token, at=entry.at
+            token,
+            self._store.keys.shelf(shelf),
+            entry_text(entry),
+            entry=token,
+            at=entry.at,
+            unique=self._unique(unique_key),
+            task_id=entry.task_id,
         )
         return self.relocate(instance, epoch, [move]) == 1
+
+    def shelve_paused(self, instance: str, epoch: int, token: str, entry: Shelved) -> bool:
+        """Put a message whose task is paused on that shelf; False if it was resumed meanwhile."""
+        keys = self._store.keys
+        names = [
+            self._hash(instance, epoch),
+            self._index(instance, epoch),
+            keys.paused_tasks(),
+            keys.shelf(PAUSED),
+            keys.shelf_index(PAUSED),
+        ]
+        arguments = [token, entry.task, entry_text(entry), repr(entry.at)]
+        return bool(self._store.call("shelve_paused", names, arguments))
 
     def relocate(
         self, instance: str, epoch: int, moves: Iterable[Move], *, dead: bool = False
@@ -139,16 +164,8 @@ class Inflight:
             to_queues += self.relocate(instance, epoch, back, dead=dead)
             if aside:
                 to_quarantine += self.relocate(instance, epoch, aside, dead=dead)
-                self._free_unique_keys(aside)
             if not entries:
                 return Returned(to_queues, to_quarantine)
-
-    def _free_unique_keys(self, moves: Iterable[Move]) -> None:
-        # What waits for a person must not keep all later ones of its key from running.
-        keys = UniqueKeys(self._store)
-        for move in moves:
-            if move.unique_key:
-                keys.release(move.unique_key, move.task_id)
 
     def _entries(
         self, instance: str, epoch: int, tokens: Iterable[str] | None
@@ -224,9 +241,13 @@ class Inflight:
             entry_text(shelved),
             entry=token,
             at=at,
-            unique_key=envelope.unique_key if envelope else "",
+            # What waits for a person must not keep all later ones of its key from running.
+            unique=self._unique(envelope.unique_key) if envelope else "",
             task_id=shelved.task_id,
         )
+
+    def _unique(self, unique_key: str) -> str:
+        return self._store.keys.unique(unique_key) if unique_key else ""
 
     def _hash(self, instance: str, epoch: int) -> str:
         return self._store.wire.prefix + self._store.keys.inflight(instance, epoch)

@@ -203,10 +203,16 @@ class Intents:
             return self._store.client.zscore(key, task_id) is not None
 
     def take_back(self, task: str) -> int:
-        """Put the tasks of a name that wait on the shelf to the front of their queues, in order."""
-        shelves = Shelves(self._store)
-        waiting = [entry for entry in shelves.entries(PAUSED) if entry.task == task]
-        return shelves.take(PAUSED, waiting, "front")
+        """Put the tasks of a name that wait on the shelf to the front of their queues, in order.
+
+        Until none is left: while others take from the shelf too, one look may miss some.
+        """
+        shelves, back = Shelves(self._store), 0
+        while True:
+            waiting = [entry for entry in shelves.entries(PAUSED) if entry.task == task]
+            if not waiting or self.is_paused("task", task):
+                return back
+            back += shelves.take(PAUSED, waiting, "front")
 
     def _paused(self, kind: Kind) -> str:
         keys = self._store.keys

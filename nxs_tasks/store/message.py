@@ -83,20 +83,32 @@ def _encode(message: Any) -> str:
         raise MessageError("a message is nested too deeply to be written again") from None
 
 
+def as_text(value: object) -> str:
+    """`value` if it is a text that Redis can have, else "": JSON can name halves of characters."""
+    try:
+        return value if isinstance(value, str) and value.encode() else ""
+    except UnicodeEncodeError:
+        return ""
+
+
+def _shown(value: object) -> str:
+    return as_text(str(value or ""))
+
+
 def read(raw: str) -> Envelope:
     """Read a message of a queue. Raises `MessageError`."""
     message = _decode(raw)
     headers, properties = message["headers"], message["properties"]
     placed = headers.get(PLACED_HEADER)
     return Envelope(
-        task_id=str(headers.get("id") or properties.get("correlation_id") or ""),
-        task=str(headers.get("task") or ""),
+        task_id=_shown(headers.get("id") or properties.get("correlation_id")),
+        task=_shown(headers.get("task")),
         placed=placed if isinstance(placed, dict) else None,
         redelivered=bool(headers.get("redelivered")),
         lost=tuple(_losses(headers)),
-        group=str(headers.get("group") or ""),
-        unique_key=str(headers.get(UNIQUE_HEADER) or ""),
-        eta=str(headers.get("eta") or ""),
+        group=_shown(headers.get("group")),
+        unique_key=_shown(headers.get(UNIQUE_HEADER)),
+        eta=_shown(headers.get("eta")),
         ignores_result=bool(headers.get("ignore_result")),
         priority=_priority(properties),
     )

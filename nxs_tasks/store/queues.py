@@ -27,8 +27,12 @@ class Held:
 
     instance: str
     epoch: int
-    since: float | None  # wall time of receipt on the holder, s
+    since: float | None  # when it was taken, by the server's clock, s
     envelope: Envelope
+
+    def for_s(self, now: float) -> float | None:
+        """How long it has been held at `now`, by the server's clock, s."""
+        return None if self.since is None else max(0.0, now - self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

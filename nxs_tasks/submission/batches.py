@@ -255,14 +255,17 @@ def drop(spool: Spool, ids: Sequence[int]) -> int:
         return connection.execute(f"DELETE FROM kept WHERE id IN ({places})", ids).rowcount
 
 
-def retry(spool: Spool, broker: str) -> int:
-    """Have what this broker refused be sent once more, as if it came now; returns how many."""
+def retry(spool: Spool, broker: str, *, unsure: bool = False) -> int:
+    """Have what this broker refused be sent once more, as if it came now; returns how many.
+
+    With `unsure` it is what the broker may have, and which then may run twice.
+    """
+    where = f"broker = ? AND refused != '' AND refused {'=' if unsure else '!='} ?"
+    values = (broker, UNDECIDABLE)
     with spool.writing() as connection:
         names = "broker, at, why, list, message, task_id, unique_key"
         found = connection.execute(
-            f"INSERT INTO kept ({names}) SELECT {names} FROM kept"
-            " WHERE broker = ? AND refused != '' ORDER BY id",
-            (broker,),
+            f"INSERT INTO kept ({names}) SELECT {names} FROM kept WHERE {where} ORDER BY id", values
         ).rowcount
-        connection.execute("DELETE FROM kept WHERE broker = ? AND refused != ''", (broker,))
+        connection.execute(f"DELETE FROM kept WHERE {where}", values)
         return found

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from kombu.exceptions import EncodeError
+
 from nxs_tasks.errors import AlreadySubmitted, OptionError, SubmissionRejected
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.submission.announce import Announcer
@@ -17,10 +19,11 @@ from nxs_tasks.submission.encoder import new_id, new_ids
 from nxs_tasks.submission.options import UNIQUE, unique_key, with_unique_header
 from nxs_tasks.submission.outbox import Outbox
 from nxs_tasks.submission.outcome import BatchResult, Fate, Submission, SubmitOutcome
-from nxs_tasks.submission.plan import Planner
+from nxs_tasks.submission.plan import Planner, Target
+from nxs_tasks.submission.publishing import told_receipts
 from nxs_tasks.submission.routing import Routing
 from nxs_tasks.submission.stream import Stream
-from nxs_tasks.submission.writer import Writer
+from nxs_tasks.submission.writer import Writer, cannot_be_encoded
 
 NOTHING: Mapping[str, Any] = {}
 #: What positional arguments come in.
@@ -71,9 +74,11 @@ class Client:
         if UNIQUE in options:
             options = dict(with_unique_header(options))
         call = self._calls.understand(task, args, kwargs, options)
+        if call.options and unique_key(call.options):
+            _refuse_early(call.plan.target)
         self._runtime.require_accepted()
         if call.celery:
-            id_, fate = self._by_celery(call, args, kwargs)
+            id_, fate = self._by_celery(call, call.task_id or new_id(), args, kwargs)
             return Submission(id_, *fate)
         plan = call.plan
         if plan.check is not None:
@@ -104,9 +109,7 @@ class Client:
         for call, start, stop in runs:
             some = ids[start:stop]
             if call.celery:
-                for n in range(start, stop):
-                    ids[n], fate = self._by_celery(call, tasks[n], None)
-                    fates.append(fate)
+                fates += [self._one_by_celery(call, ids[n], tasks[n]) for n in range(start, stop)]
                 continue
             made = self._writer.write(call, stream, some, tasks[start:stop])
             if call.plan.route is None:
@@ -141,21 +144,30 @@ class Client:
                 runs.append((call, n, n + 1))
         return runs
 
-    def _by_celery(self, call: Call, args: Any, kwargs: Any) -> tuple[str, Fate]:
-        target, why = call.plan.target, f"by Celery itself: {call.celery}"
+    def _one_by_celery(self, call: Call, id_: str, args: Any) -> Fate:
+        """One of a batch: if it cannot be encoded, the others are sent all the same."""
         try:
-            if target.task is not None:
-                result = target.task.apply_async(args, kwargs, **call.options)
-            else:
-                result = self._app.send_task(target.name, args, kwargs, **call.options)
-        except AlreadySubmitted as error:
-            return error.task_id, Fate(SubmitOutcome.ACCEPTED, str(error), "")
-        except SubmissionRejected as error:
-            return call.task_id or "", Fate(SubmitOutcome.REJECTED, str(error), "")
-        # Celery does not tell. But what goes past an open breaker goes into the spool.
-        spooled = self._runtime.breaker.open and not call.plan.eager
-        outcome = SubmitOutcome.SPOOLED if spooled else SubmitOutcome.ACCEPTED
-        return str(result.id), Fate(outcome, why, "")
+            return self._by_celery(call, id_, args, None)[1]
+        except EncodeError as unfit:
+            return Fate(SubmitOutcome.REJECTED, cannot_be_encoded(unfit), "")
+
+    def _by_celery(self, call: Call, id_: str, args: Any, kwargs: Any) -> tuple[str, Fate]:
+        target, why = call.plan.target, f"by Celery itself: {call.celery}"
+        options = {**call.options, "task_id": id_}
+        with told_receipts() as receipts:
+            try:
+                if target.task is not None:
+                    target.task.apply_async(args, kwargs, **options)
+                else:
+                    self._app.send_task(target.name, args, kwargs, **options)
+            except AlreadySubmitted as error:
+                return error.task_id, Fate(SubmitOutcome.ACCEPTED, str(error), "")
+            except SubmissionRejected as error:
+                return id_, Fate(SubmitOutcome.REJECTED, str(error), "")
+        spooled = [r for r in receipts if r.outcome is SubmitOutcome.SPOOLED]
+        if spooled:
+            return id_, Fate(SubmitOutcome.SPOOLED, spooled[0].reason, "")
+        return id_, Fate(SubmitOutcome.ACCEPTED, why, "")
 
     def _add_to_parent(self, call: Call, submissions: Iterable[Submission]) -> None:
         if not call.options.get("add_to_parent", True):
@@ -169,6 +181,15 @@ def _unfit_args(name: str, args: Any) -> OptionError:
     return OptionError(
         f"{name} is {type(args).__name__}: expected a list or tuple of the task's arguments"
     )
+
+
+def _refuse_early(target: Target) -> None:
+    task = target.known if target.task is None else target.task
+    if task is not None and not task.acks_late:
+        raise OptionError(
+            f"unique_key: {target.name} has acks_late=False, so nobody knows when it ends, and its "
+            "key would be free as soon as it starts: give it acks_late=True"
+        )
 
 
 def _check_all(check: Callable[..., Any], tasks: Sequence[Sequence[Any]]) -> None:

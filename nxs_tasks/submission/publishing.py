@@ -12,6 +12,9 @@ was not taken in.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from kombu import Exchange, Queue
@@ -23,7 +26,7 @@ from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.keys import Wire
 from nxs_tasks.store.message import UNIQUE_HEADER
 from nxs_tasks.submission.draft import Draft, level
-from nxs_tasks.submission.outbox import Outbox
+from nxs_tasks.submission.outbox import Outbox, Receipt
 from nxs_tasks.submission.outcome import SubmitOutcome
 from nxs_tasks.submission.topology import Topology
 
@@ -33,6 +36,20 @@ log = logging.getLogger(__name__)
 ASK_SHARE = 0.3
 #: Arguments of `Producer.publish` that say how to send, and are no property of a message.
 MANNERS = ("mandatory", "immediate", "timeout", "confirm_timeout", "retry", "retry_policy")
+
+
+_RECEIPTS: ContextVar[list[Receipt]] = ContextVar("nxs_receipts")
+
+
+@contextmanager
+def told_receipts() -> Iterator[list[Receipt]]:
+    """What becomes of the messages that this thread has Celery send meanwhile."""
+    receipts: list[Receipt] = []
+    reset = _RECEIPTS.set(receipts)
+    try:
+        yield receipts
+    finally:
+        _RECEIPTS.reset(reset)
 
 
 class TaskSender:
@@ -161,6 +178,7 @@ class TaskProducer:
             keep = not self._name.startswith(CONTROL_TASKS)
             lists = dict.fromkeys(keys, (text,))
             receipt = self._outbox.send(lists, deadline, keep=keep)
+        _RECEIPTS.get([]).append(receipt)
         if receipt.outcome is SubmitOutcome.REJECTED:
             raise SubmissionRejected(f"{self._name}[{task_id}] is not sent: {receipt.reason}")
 

@@ -30,6 +30,7 @@ class Drained:
     """What one go has done. `trouble` says why it ended before the spool was empty."""
 
     sent: int = 0
+    superseded: int = 0  # not sent: another task has their unique_key
     refused: int = 0
     trouble: str = ""
     elsewhere: bool = False  # another process drains
@@ -55,6 +56,7 @@ class Replay:
     """Drains the spool of one machine to one broker. One go at a time in each process."""
 
     def __init__(self, spool: Spool, lines: Lines, broker: str, clock: Clock) -> None:
+        self._spool = spool
         self.batches = Batches(spool, broker, uuid4().hex, clock)
         self._lines = lines
         self._suspicion = _Suspicion()
@@ -70,6 +72,8 @@ class Replay:
             try:
                 while self._step(drained):
                     pass
+                if (drained.sent or drained.superseded) and not self.batches.waiting():
+                    self._spool.forget()
             finally:
                 self.batches.resign()
         if drained.sent:
@@ -104,7 +108,7 @@ class Replay:
         """Send a batch, or find out what is wrong with it. Raises `NotWritten`."""
         try:
             with self._lines.line() as line:
-                self._send(line, batch)
+                taken_in = self._send(line, batch)
         except NotWritten as failure:
             # A server that ends the connection each time may have been given too much.
             bad = failure.refused or (failure.maybe and self._suspicion.falls_on(batch))
@@ -118,17 +122,20 @@ class Replay:
                 drained.refused += 1
                 log.error("a kept task is refused and stays in the spool: %s", failure)
         else:
-            drained.sent += self.batches.sent(batch)
+            done = self.batches.sent(batch)
+            drained.sent += done if taken_in else 0
+            drained.superseded += 0 if taken_in else done
 
     def _is_void(self, write: Write) -> bool:
         with self._lines.line() as line:
             return line.is_void(write, Deadline(BATCH_S))
 
-    def _send(self, line: Line, batch: Batch) -> None:
+    def _send(self, line: Line, batch: Batch) -> bool:
+        """Whether the broker has it now: not if another task has its unique key."""
         write = Write(batch.producer, 1, {batch.list: batch.messages})
         if not batch.unique_key:
             line.publish(write, Deadline(BATCH_S))
-            return
+            return True
         owner = line.publish_unique(write, batch.task_id, batch.unique_key, Deadline(BATCH_S))
         if owner != batch.task_id:
             log.warning(
@@ -137,6 +144,7 @@ class Replay:
                 owner,
                 batch.unique_key,
             )
+        return owner == batch.task_id
 
 
 def say_left(spool: Spool, batches: Batches) -> None:

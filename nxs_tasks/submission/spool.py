@@ -31,6 +31,8 @@ PAGE_BYTES = 4096
 SPARE_PAGES = 256
 #: Between two looks whether another process still writes, s.
 POLL_S = (0.001, 0.004)
+#: Between two looks whether another thread has written, s.
+WAIT_S = 0.05
 #: For what nobody waits for: a page of rows to show, a batch to send.
 PATIENCE_S = 10.0
 
@@ -109,18 +111,26 @@ class Spool:
         self.path = path
         self._limit_mb = limit_mb
         self._limit_pages = max(1, int(limit_mb * (1 << 20) / PAGE_BYTES))
-        self._inherited: list[sqlite3.Connection] = []
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # which file that is
+        self._committed = False
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        os.register_at_fork(
+            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._reset
+        )
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._jobs: deque[_Job] = deque()
-        if self._connection is not None:
-            # SQLite's connections are not to be used in a fork, nor closed there.
-            self._inherited.append(self._connection)
-            self._connection = None
+
+    def _before_fork(self) -> None:
+        # A fork would believe that it has SQLite's locks. Whoever closes the file then believes
+        # that nobody else has it, and removes what the fork goes on writing into.
+        self._lock.acquire()
+        self._disconnect()
+
+    def _after_fork(self) -> None:
+        self._lock.release()
 
     def exists(self) -> bool:
         """Whether anything was ever kept."""
@@ -129,9 +139,12 @@ class Spool:
     def close(self) -> None:
         """Close the file; opened anew when needed."""
         with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def keep(self, rows: Sequence[Kept], deadline: Deadline) -> str:
         """Take messages in, all or none; on the disk when this returns.
@@ -144,42 +157,61 @@ class Spool:
         self._jobs.append(job)
         # Whoever comes first writes for all that wait: the disk is waited for once.
         if not self._lock.acquire(timeout=deadline.remaining()):
-            with suppress(ValueError):
-                self._jobs.remove(job)
-                raise self._error("is busy: the disk is too slow")
-            job.done.wait()
+            self._wait_for_others(job)
         else:
             try:
                 if not job.done.is_set():
-                    self._write_for_all(deadline)
+                    self._write_for_all(job, deadline)
             finally:
                 self._lock.release()
         if job.error is not None:
             raise job.error
         return job.owner
 
-    def _write_for_all(self, deadline: Deadline) -> None:
+    def _wait_for_others(self, job: _Job) -> None:
+        """Another thread writes: until it has written this too. Raises `SpoolError` if not."""
+        while True:
+            with suppress(ValueError):
+                self._jobs.remove(job)
+                raise self._error("is busy: the disk is too slow")
+            if job.done.wait(WAIT_S):
+                return
+
+    def _write_for_all(self, own: _Job, deadline: Deadline) -> None:
         jobs: list[_Job] = []
         while self._jobs:
             jobs.append(self._jobs.popleft())
         try:
             self._write(jobs, deadline)
-        finally:
-            for job in jobs:
-                job.done.set()
+        except BaseException:
+            # As a signal is, it is this thread's own: the messages of the others still wait.
+            jobs.remove(own)
+            self._jobs.extendleft(job for job in reversed(jobs) if not job.done.is_set())
+            raise
 
     def _write(self, jobs: Sequence[_Job], deadline: Deadline) -> None:
+        try:
+            self._commit(jobs, deadline)
+        except (SpoolError, UnicodeError) as error:
+            if len(jobs) > 1:
+                # What is too much together may have room one by one.
+                for job in jobs:
+                    self._write([job], deadline)
+                return
+            if isinstance(error, UnicodeError):
+                error = self._error("takes no task whose id or unique_key is no valid text")
+            jobs[0].error = error
+            jobs[0].done.set()
+
+    def _commit(self, jobs: Sequence[_Job], deadline: Deadline) -> None:
+        self._committed = False
         try:
             with self._transaction(self._limit_pages, deadline) as connection:
                 for job in jobs:
                     job.owner = _insert(connection, job.rows)
-        except SpoolError as error:
-            if len(jobs) == 1:
-                jobs[0].error = error
-                return
-            # What is too much together may have room one by one.
-            for job in jobs:
-                self._write([job], deadline)
+        finally:
+            for job in jobs if self._committed else ():
+                job.done.set()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -195,14 +227,23 @@ class Spool:
         with self._plain_errors():
             connection = self._opened(deadline)
             connection.execute(f"PRAGMA max_page_count = {pages}")
-            _begin(connection, deadline)
+            _execute(connection, "BEGIN IMMEDIATE", deadline)
             try:
                 yield connection
                 connection.execute("COMMIT")
-            except BaseException:
+                self._committed = True
+            except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                else:
+                    # A signal may come between the end of a statement and the next line.
+                    self._committed = not isinstance(error, sqlite3.Error)
                 raise
+
+    def forget(self) -> None:
+        """Leave no trace of what was removed in the log beside the file, if nobody uses it now."""
+        with self._lock, self._plain_errors():
+            self._opened(Deadline(PATIENCE_S)).execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -211,8 +252,12 @@ class Spool:
             yield self._opened(Deadline(PATIENCE_S))
 
     def _opened(self, deadline: Deadline) -> sqlite3.Connection:
+        # Who is told to move a damaged file away does so while processes have it open.
+        if self._connection is not None and _identity(self.path) != self._file:
+            self._disconnect()
         if self._connection is None:
             self._connection = _open(self.path, deadline)
+            self._file = _identity(self.path)
         return self._connection
 
     @contextmanager
@@ -243,16 +288,24 @@ def _what_is_wrong(error: Exception, limit_mb: float) -> str:
     return f"cannot be used ({said}): see that the state directory (NXS_STATE_DIR) can be written"
 
 
-def _begin(connection: sqlite3.Connection, deadline: Deadline) -> None:
-    """Begin to write when nobody else does.
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _execute(connection: sqlite3.Connection, statement: str, deadline: Deadline) -> None:
+    """Execute what waits for other processes, when they are done.
 
     SQLite itself waits longer with each try, so that among many that write all the time one may
-    never have its turn.
+    never have its turn; and for some statements it does not wait at all.
     """
 
-    def begun() -> bool:
+    def executed() -> bool:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(statement)
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
@@ -260,7 +313,7 @@ def _begin(connection: sqlite3.Connection, deadline: Deadline) -> None:
         return True
 
     connection.execute("PRAGMA busy_timeout = 0")
-    done = wait_until(begun, deadline.remaining(), random.uniform(*POLL_S))
+    done = wait_until(executed, deadline.remaining(), random.uniform(*POLL_S))
     connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE_S * 1000)}")
     if not done:
         raise sqlite3.OperationalError("database is locked")
@@ -277,21 +330,21 @@ def _open(path: Path, deadline: Deadline) -> sqlite3.Connection:
     )
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _execute(connection, "PRAGMA journal_mode = WAL", deadline)
         connection.execute("PRAGMA synchronous = FULL")
-        # What was sent leaves no trace on the disk.
+        # Arguments of tasks may be secret: what was sent is overwritten, and see `forget`.
         connection.execute("PRAGMA secure_delete = ON")
-        _make_tables(connection)
+        _make_tables(connection, deadline)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _make_tables(connection: sqlite3.Connection) -> None:
+def _make_tables(connection: sqlite3.Connection, deadline: Deadline) -> None:
     if _version(connection) == VERSION:
         return
-    connection.execute("BEGIN IMMEDIATE")
+    _execute(connection, "BEGIN IMMEDIATE", deadline)
     try:
         found = _version(connection)
         if found not in (0, VERSION):

@@ -94,7 +94,11 @@ class Topology:
         def run() -> T:
             with self._lock:
                 try:
-                    return call(self._opened())
+                    channel = self._opened()
+                    if deadline.over:
+                        # Nobody waits any more, and what is said not to be sent must not be.
+                        raise BrokerUnreachable("the time for it is over")
+                    return call(channel)
                 except BaseException:
                     self._drop()
                     raise

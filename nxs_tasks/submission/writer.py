@@ -84,8 +84,7 @@ class Writer:
             try:
                 key, text = texts.message(args, id_, tag, to)
             except EncodeError as unfit:
-                why = f"its arguments cannot be encoded: {unfit}"
-                fates[n] = Fate(SubmitOutcome.REJECTED, why, to.queue)
+                fates[n] = Fate(SubmitOutcome.REJECTED, cannot_be_encoded(unfit), to.queue)
                 continue
             if batch.add(n, to, key, text):
                 _send(stream, texts, batch, fates)
@@ -105,6 +104,11 @@ class Writer:
             if not kwargs:
                 call.plainly = found
         return found
+
+
+def cannot_be_encoded(error: EncodeError) -> str:
+    """Why a task of a batch is rejected."""
+    return f"its arguments cannot be encoded: {error}"
 
 
 def _send(stream: Stream, texts: Plainly | Carefully, batch: Batch, fates: list[Any]) -> None:

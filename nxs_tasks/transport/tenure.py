@@ -17,7 +17,7 @@ from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.inflight import Inflight
-from nxs_tasks.store.message import UNIQUE_HEADER
+from nxs_tasks.store.message import UNIQUE_HEADER, as_text
 from nxs_tasks.store.token import Token, parse
 
 log = logging.getLogger(__name__)
@@ -176,13 +176,21 @@ class Tenure:
         own = queue.startswith(self.store.keys.own_queue(""))
         return self.store.shared_queue if own or not queue else queue
 
-    def shelve(self, claimed: Claimed, shelf: str, entry: Shelved) -> None:
-        """Put a held message on a shelf. Raises `BrokerError`."""
+    def shelve(self, claimed: Claimed, shelf: str, entry: Shelved, *, unique_key: str = "") -> None:
+        """Put a held message on a shelf, and free its `unique_key`. Raises `BrokerError`."""
+        where = self._place_of(claimed)
+        if not self.inflight.shelve(*where, shelf, entry, unique_key=unique_key):
+            log.warning("%s had been taken from this process", claimed.token)
+
+    def shelve_paused(self, claimed: Claimed, entry: Shelved) -> bool:
+        """The same while its task is paused; False if it is not. Raises `BrokerError`."""
+        return self.inflight.shelve_paused(*self._place_of(claimed), entry)
+
+    def _place_of(self, claimed: Claimed) -> tuple[str, int, str]:
         token = parse(claimed.token)
         if token is None:
             raise Stale(f"{claimed.token!r} is no token")
-        if not self.inflight.shelve(token.instance, token.epoch, claimed.token, shelf, entry):
-            log.warning("%s had been taken from this process", claimed.token)
+        return token.instance, token.epoch, claimed.token
 
     def quarantine(self, claimed: Claimed, reason: str) -> None:
         """Put a held message into quarantine. Raises `BrokerError`."""
@@ -193,10 +201,12 @@ class Tenure:
             list=self.store.wire.list_of(self.home("", claimed.queue), 0),
             message=claimed.raw,
             reason=reason,
-            task_id=str(headers.get("id") or ""),
-            task=str(headers.get("task") or ""),
+            task_id=as_text(headers.get("id")),
+            task=as_text(headers.get("task")),
         )
-        self.shelve(claimed, QUARANTINE, entry)
+        # What waits for a person must not keep all later ones of its key from running.
+        unique_key = as_text(headers.get(UNIQUE_HEADER))
+        self.shelve(claimed, QUARANTINE, entry, unique_key=unique_key)
 
     def _note_refusal(self, ending: Ending) -> None:
         self.refused += 1

@@ -50,11 +50,12 @@ class EndingMixin:
         if isinstance(error, Reject) and isinstance(error.reason, OperationalError):
             # Celery gives up a task whose retry it could not send. Its message is still here.
             error.requeue = True
-        if isinstance(error, DEATHS):
+        if isinstance(error, DEATHS) and not self.acknowledged:
             self.tenure.lost.add(self.message.delivery_tag)
         return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
 
     def on_retry(self, exc_info: Any) -> Any:
         """Note that the task goes on under another message."""
-        self.tenure.unfinished.add(self.message.delivery_tag)
+        if not self.acknowledged:
+            self.tenure.unfinished.add(self.message.delivery_tag)
         return super().on_retry(exc_info)  # type: ignore[misc]

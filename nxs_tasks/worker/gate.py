@@ -19,11 +19,11 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import state
 from kombu.serialization import prepare_accept_content
 
-from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, Shelved
+from nxs_tasks.model.shelf import DELAYED, PARKED, Shelved
 from nxs_tasks.policy.fleet.placement import knower
 from nxs_tasks.store.guard import is_held
 from nxs_tasks.store.inflight import Move
-from nxs_tasks.store.message import UNIQUE_HEADER, read, reroute
+from nxs_tasks.store.message import UNIQUE_HEADER, as_text, read, reroute
 from nxs_tasks.store.token import parse
 from nxs_tasks.transport.tenure import Claimed, Tenure
 
@@ -48,9 +48,6 @@ class Intents(Protocol):
 
     def is_paused(self, task: str) -> bool:
         """Whether tasks of that name wait."""
-
-    def put_aside(self, task: str) -> None:
-        """Called after a paused task was put aside."""
 
 
 class Gate:
@@ -93,9 +90,9 @@ class Gate:
             state.revoked.add(task_id)
             return True
         if claimed.intents and self._intents.is_paused(task):
-            self._shelve(claimed, PAUSED, claimed.at, "is paused")
-            self._intents.put_aside(task)
-            return False
+            entry = self._entry(claimed, claimed.at, "is paused")
+            if self._tenure.shelve_paused(claimed, entry):
+                return False
         return not self._is_early(claimed) and self._is_held(claimed)
 
     def _is_held(self, claimed: Claimed) -> bool:
@@ -137,9 +134,12 @@ class Gate:
         return False
 
     def _shelve(self, claimed: Claimed, shelf: str, at: float, reason: str) -> None:
+        self._tenure.shelve(claimed, shelf, self._entry(claimed, at, reason))
+
+    def _entry(self, claimed: Claimed, at: float, reason: str) -> Shelved:
         envelope = read(claimed.raw)
         queue = self._tenure.home(envelope.task, claimed.queue)
-        entry = Shelved(
+        return Shelved(
             id=claimed.token,
             at=at,
             list=self._tenure.store.wire.list_of(queue, envelope.priority),
@@ -148,7 +148,6 @@ class Gate:
             task_id=envelope.task_id,
             task=envelope.task,
         )
-        self._tenure.shelve(claimed, shelf, entry)
 
 
 def why_broken(message: Any) -> str:
@@ -179,20 +178,12 @@ def why_broken(message: Any) -> str:
 
 def _why_texts_broken(fields: dict[str, Any]) -> str:
     for name in ("task", "id"):
-        if not fields.get(name) or not _is_text(fields[name]):
+        if not as_text(fields.get(name)):
             return f"its {name} is not a text"
     for name in ("shadow", UNIQUE_HEADER):
-        if not _is_text(fields.get(name) or ""):
+        if fields.get(name) and not as_text(fields[name]):
             return f"its {name} is not a text"
     return ""
-
-
-def _is_text(value: Any) -> bool:
-    # JSON can name halves of characters, which no key in Redis can have.
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
 
 
 def _why_times_broken(fields: dict[str, Any]) -> str:
@@ -224,7 +215,7 @@ def _why_body_broken(payload: Any, headers: dict[str, Any]) -> str:
     for name, kind in (("stamped_headers", list), ("stamps", dict)):
         if not isinstance(headers.get(name), kind | None):
             return f"its {name} are of the wrong kind"
-    if not all(_is_text(name) for name in headers.get("stamped_headers") or ()):
+    if not all(name == "" or as_text(name) for name in headers.get("stamped_headers") or ()):
         return "the names of its stamps are not texts"
     if "task" not in headers or (isinstance(payload, dict) and "args" in payload):
         args, kwargs = payload.get("args", []), payload.get("kwargs", {})

@@ -23,11 +23,3 @@ class WorkerIntents:
     def is_paused(self, task: str) -> bool:
         """Whether tasks of that name wait."""
         return self._intents.is_paused("task", task)
-
-    def put_aside(self, task: str) -> None:
-        """After a paused task was put aside: take it back if it was resumed in this moment.
-
-        Else it would lie there for ever: the resumption looked for it a moment too early.
-        """
-        if not self._intents.is_paused("task", task):
-            self._intents.take_back(task)

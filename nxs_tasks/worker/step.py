@@ -240,7 +240,13 @@ class InstanceStep(bootsteps.StartStopStep):
             return
         tenure.settle_all()
         try:
-            back = tenure.inflight.give_back(tenure.instance, tenure.epoch, homes(tenure.store))
+            held = tenure.inflight.tokens(tenure.instance, tenure.epoch)
+            # What is done, and could not be told just now, is not to run again.
+            undone = set(held) - tenure.settling()
+            back = tenure.inflight.give_back(
+                tenure.instance, tenure.epoch, homes(tenure.store), tokens=undone
+            )
+            tenure.settle_all()
         except NxsError as error:
             log.warning("held tasks are left for the control worker to move: %s", error)
         else:

@@ -177,6 +177,17 @@ class TestDoubt:
         [row] = rows(place.spool, 10)
         assert (row.message, "not known" in row.refused) == ("old", True)
 
+    def test_and_is_sent_again_only_if_that_is_said(self, place: Place) -> None:
+        place.keep("old", producer="p", number=4)
+        place.keep("bad")
+        place.clock.advance(REMEMBERED_S)
+        assert place.a.doubt() is None
+        place.a.refuse(place.take(), "too large")
+        assert retry(place.spool, BROKER) == 1
+        assert place.send_all() == [("bad",)]
+        assert retry(place.spool, BROKER, unsure=True) == 1
+        assert place.send_all() == [("old",)]
+
     def test_so_is_an_old_batch(self, place: Place) -> None:
         place.keep("a", "b")
         place.take()

@@ -252,6 +252,14 @@ class TestDelayed:
         assert abs(entry.at - store.now()) < 60
         assert Shelves(store).count(DELAYED) == 0
 
+    def test_nor_does_one_whose_list_is_none(self, store: FleetStore) -> None:
+        store.client.set("text", "no list")
+        delay(store, "odd", in_s=-2.0, queue="text")
+        delay(store, "a", in_s=-1.0)
+        assert ids(Process(store).take_all()) == ["a"]
+        [entry] = Shelves(store).entries(QUARANTINE)
+        assert entry.id == "entry-odd"
+
 
 class TestFence:
     """A process that has lost its place is given nothing, and moves nothing."""

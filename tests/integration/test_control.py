@@ -320,6 +320,26 @@ class TestLifecycle(Lives):
             ("GONE", "w2", True),
         ]
 
+    def test_one_effect_that_fails_does_not_stop_the_others(
+        self, runtime: Runtime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = runtime.store()
+        epoch = add_instance(store, "w1", State.LEAVING)
+        store.client.lpush(store.keys.own_queue("w1"), sent("a"))
+        store.client.set("text", "no list")
+        add_instance(store, "w2")
+        self.silence(store, "w2")
+        snapshot = store.snapshot(full=True)
+        bad = Release(
+            instance="w1", epoch=epoch, source=State.LEAVING, target="text", reason="it leaves"
+        )
+        decisions = evaluate(snapshot, runtime.settings, snapshot.taken_at)
+        gone = [d for d in decisions if d.instance == "w2"]
+        first, *others = apply_all([bad, *gone], store, runtime.settings)
+        assert (first.applied, "WRONGTYPE" in first.detail) == (False, True)
+        assert acted(others) == [("GONE", "w2", True)]
+        assert "cannot be carried out" in caplog.text
+
 
 class TestZombie(Lives):
     """Silent with connections left: its machine is frozen, or it is cut off."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nxs_tasks.clock import SYSTEM, iso
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, QUARANTINE
 from nxs_tasks.store import connect
+from nxs_tasks.store.intents import Intents
 from nxs_tasks.store.shelves import Shelves
 from nxs_tasks.transport.tenure import Claimed
 from nxs_tasks.worker.gate import Gate
@@ -178,6 +179,43 @@ def test_what_was_given_to_others_meanwhile_is_not_started(
 
 #: Tasks of an app that some other test has loaded belong to all apps of this process.
 STRANGE = "known.elsewhere"
+
+
+def test_what_is_paused_waits_on_the_shelf(taker: Taker) -> None:
+    Intents(taker.store).pause("task", "shop.add", "ann@host")
+    taker.store.client.lpush("celery", raw("a"))
+    taker.until(lambda: judged(taker), "a judgement")
+    [(shelf, [entry])] = on_shelves(taker).items()
+    assert (shelf, entry.task_id, taker.held()) == (PAUSED, "a", {})
+
+
+def test_what_is_resumed_in_the_moment_of_its_judgement_runs(url: str) -> None:
+    """It must not be put aside: whoever resumed the task has looked at the shelf already."""
+
+    taker = gated(url, an_app())
+
+    class Late(WorkerIntents):
+        def is_paused(self, task: str) -> bool:
+            paused = super().is_paused(task)
+            Intents(taker.store).resume("task", task)
+            return paused
+
+    taker.tenure.gate = Gate(an_app(), taker.tenure, Late(taker.store))
+    Intents(taker.store).pause("task", "shop.add", "ann@host")
+    taker.store.client.lpush("celery", raw("a"))
+    assert taker.until_got(1) == ["a"]
+    assert on_shelves(taker) == {}
+    taker.close()
+
+
+def test_what_is_put_into_quarantine_lets_go_of_its_unique_key(taker: Taker) -> None:
+    lock = taker.store.keys.unique("order 7")
+    taker.store.client.set(lock, "a")
+    broken = message("a", headers={"nxs_unique": "order 7", "eta": "soon"})
+    taker.store.client.lpush("celery", json.dumps(broken))
+    taker.until(lambda: judged(taker), "a judgement")
+    assert list(on_shelves(taker)) == [QUARANTINE]
+    assert not taker.store.client.exists(lock)
 
 
 def test_an_unknown_task_goes_to_the_queue_of_one_who_knows_it(taker: Taker) -> None:

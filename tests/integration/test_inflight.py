@@ -180,6 +180,23 @@ class TestRelocate:
         assert self.move(process, dead=True) == 0
         assert holders(store) == [("w1", 2, 0)]
 
+    def test_the_lock_of_a_unique_key_is_freed_in_the_same_step(self, store: FleetStore) -> None:
+        process, keys = a_holder(store, "a", "b"), store.keys
+        tokens = sorted(process.tokens())
+        for token, task_id in zip(tokens, ("a", "somebody else's"), strict=True):
+            store.client.set(keys.unique(task_id), task_id)
+            entry = an_entry(token, message("a"), task_id="a")
+            process.inflight.shelve("w1", 1, token, PARKED, entry, unique_key=task_id)
+        assert not store.client.exists(keys.unique("a"))
+        assert store.client.exists(keys.unique("somebody else's"))
+
+    def test_what_is_taken_already_frees_no_lock(self, store: FleetStore) -> None:
+        process = a_holder(store, "a")
+        store.client.set(store.keys.unique("k"), "a")
+        entry = an_entry("w1|1|99", message("a"), task_id="a")
+        assert not process.inflight.shelve("w1", 1, "w1|1|99", PARKED, entry, unique_key="k")
+        assert store.client.exists(store.keys.unique("k"))
+
     def test_it_is_written_before_it_is_removed(self, store: FleetStore) -> None:
         """A script that fails half-way is not undone: here the target is no list."""
         process = a_holder(store, "a")

@@ -366,16 +366,11 @@ class TestPauses:
         assert ids(store) == ["t1", "t2", "t3", "waits"]
         assert [e.task_id for e in Shelves(store).entries(PAUSED)] == ["other"]
 
-    def test_what_is_put_aside_in_the_moment_of_resumption_comes_back(
-        self, store: FleetStore
-    ) -> None:
+    def test_what_is_paused_again_meanwhile_stays(self, store: FleetStore) -> None:
         shelve(store, PAUSED, "t1")
         Intents(store).pause("task", "shop.mail", "ann@host")
-        WorkerIntents(store).put_aside("shop.mail")
-        assert ids(store) == [], "it is paused"
-        store.client.srem(store.keys.paused_tasks(), "shop.mail")
-        WorkerIntents(store).put_aside("shop.mail")
-        assert ids(store) == ["t1"]
+        assert Intents(store).take_back("shop.mail") == 0
+        assert Shelves(store).count(PAUSED) == 1
 
 
 def _fields(entry: Shelved) -> dict[str, Any]:

@@ -91,6 +91,19 @@ class TestOrder:
         assert post.replay.drain().sent == 3
         assert (post.sent(), post.left()) == (["a", "b", "c"], [])
 
+    def test_what_another_has_the_key_of_is_not_counted_as_sent(self, post: Post) -> None:
+        post.store.client.set(post.store.keys.unique("k"), "another")
+        post.keep("mine", task_id="mine", unique_key="k")
+        done = post.replay.drain()
+        assert (done.sent, done.superseded, post.sent(), post.left()) == (0, 1, [], [])
+
+    def test_what_was_sent_leaves_no_trace(self, post: Post) -> None:
+        post.keep("secret" * 100)
+        assert post.replay.drain().sent == 1
+        files = [file.read_bytes() for file in post.spool.path.parent.glob("spool*")]
+        assert files
+        assert not any(b"secret" in data for data in files)
+
     def test_what_arrives_late_is_not_taken_twice(self, post: Post) -> None:
         line = Line(post.store)
         write = line.next_write({"celery": ("late",)})

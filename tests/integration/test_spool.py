@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from nxs_tasks.deadline import Deadline
 from nxs_tasks.errors import SpoolError
+from nxs_tasks.submission import spool as spool_file
 from nxs_tasks.submission.batches import counts, rows
 from nxs_tasks.submission.spool import Kept, Spool
 
@@ -93,8 +94,9 @@ class TestKeeping:
         keep(spool, "secret" * 100)
         with spool.writing() as connection:
             connection.execute("DELETE FROM kept")
-        spool.close()
-        assert b"secret" not in path.read_bytes()
+        spool.forget()
+        for file in path.parent.iterdir():
+            assert b"secret" not in file.read_bytes()
 
     def test_a_unique_key_is_kept_once(self, spool: Spool) -> None:
         first = spool.keep([kept("a", task_id="t-1", unique_key="k")], Deadline(1))
@@ -196,19 +198,92 @@ class TestTogether:
         for n in range(processes):
             assert [m for m in found if m.startswith(f"{n}-")] == [f"{n}-{i}" for i in range(each)]
 
-    def test_a_fork_opens_it_anew(self, spool: Spool) -> None:
+    def test_a_fork_opens_it_anew(self, spool: Spool, path: Path) -> None:
+        """Whoever closes it must not believe that nobody else has it open."""
         keep(spool, "parent")
+        kept_read, kept_write = os.pipe()
+        closed_read, closed_write = os.pipe()
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
                 keep(spool, "child")
-                status = int(spool._connection in spool._inherited)
+                os.write(kept_write, b".")
+                os.read(closed_read, 1)
+                keep(spool, "child again")
+                status = 0
             finally:
                 os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert os.read(kept_read, 1) == b"."
         keep(spool, "parent again")
-        assert messages(spool) == ["parent", "child", "parent again"]
+        spool.close()
+        os.write(closed_write, b".")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        for end in (kept_read, kept_write, closed_read, closed_write):
+            os.close(end)
+        assert messages(spool) == ["parent", "child", "parent again", "child again"]
+
+    @pytest.mark.parametrize("first", ["good", "bad"])
+    def test_what_is_no_text_takes_no_other_along(self, spool: Spool, first: str) -> None:
+        told: dict[str, object] = {}
+
+        def try_one(name: str, task_id: str) -> None:
+            try:
+                told[name] = spool.keep([kept(name, task_id=task_id)], Deadline(PATIENCE_S))
+            except SpoolError as error:
+                told[name] = str(error)
+
+        ids = {"good": "t-1", "bad": "\ud800"}
+        order = sorted(ids, key=lambda name: name != first)
+        with spool._lock:
+            threads = []
+            for count, name in enumerate(order, 1):
+                threads.append(threading.Thread(target=try_one, args=(name, ids[name])))
+                threads[-1].start()
+                while len(spool._jobs) < count:
+                    os.sched_yield()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert told["good"] == "t-1"
+        assert "no valid text" in str(told["bad"])
+        assert messages(spool) == ["good"]
+
+    def test_a_signal_to_who_writes_for_all_takes_no_other_along(
+        self, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        insert, writers, told = spool_file._insert, list[str](), list[str]()
+
+        def interrupted(connection: sqlite3.Connection, given: Sequence[Kept]) -> str:
+            writers.append(threading.current_thread().name)
+            if len(writers) == 1:
+                raise KeyboardInterrupt
+            return insert(connection, given)
+
+        def try_one() -> None:
+            try:
+                keep(spool, threading.current_thread().name)
+            except KeyboardInterrupt:
+                told.append(threading.current_thread().name)
+
+        monkeypatch.setattr(spool_file, "_insert", interrupted)
+        threads = [threading.Thread(target=try_one, name=name) for name in ("a", "b", "c")]
+        with spool._lock:
+            for thread in threads:
+                thread.start()
+            while len(spool._jobs) < len(threads):
+                os.sched_yield()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert told == [writers[0]]
+        assert sorted([*messages(spool), *told]) == ["a", "b", "c"]
+
+    def test_a_file_that_is_moved_away_is_no_more_written_to(
+        self, spool: Spool, path: Path
+    ) -> None:
+        keep(spool, "old")
+        path.rename(path.with_suffix(".damaged"))
+        keep(spool, "new")
+        assert messages(spool) == ["new"]
 
 
 class TestRefusal:

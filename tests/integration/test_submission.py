@@ -15,8 +15,10 @@ import pytest
 from kombu import Exchange, Queue
 
 from nxs_tasks.clock import wait_until
+from nxs_tasks.errors import OptionError
 from nxs_tasks.policy.fleet import placement
 from nxs_tasks.store import Keys
+from nxs_tasks.submission.batches import counts
 from nxs_tasks.submission.outcome import SubmitOutcome
 from nxs_tasks.submission.stream import Stream
 from nxs_tasks.submission.writer import BATCH
@@ -264,8 +266,34 @@ class TestMany:
         assert ["by Celery itself" in s.reason for s in result] == [True, True]
         assert [m["headers"]["id"] for m in shop.sent("celery")] == list(result.ids)
 
+    def test_one_that_celery_cannot_encode_is_rejected_and_the_others_are_sent(
+        self, shop: Shop
+    ) -> None:
+        result = shop.fleet.submit_many(shop.pay, [(1,), (object(),), (3,)], retry=False)
+        assert [s.outcome for s in result] == [ACCEPTED, REJECTED, ACCEPTED]
+        assert "cannot be encoded: Object of type object is not JSON" in result[1].reason
+        assert shop.orders("celery") == [1, 3]
+
+
+def test_a_unique_key_needs_a_task_that_acknowledges_late(shop: Shop) -> None:
+    shop.pay.acks_late = False
+    for task in (shop.pay, "shop.pay"):
+        with pytest.raises(OptionError, match=r"shop\.pay has acks_late=False"):
+            shop.fleet.submit(task, (1,), unique_key="k")
+    assert shop.depths() == {}
+
 
 class TestBrokerAway:
+    def test_what_celery_sends_is_kept_too_and_that_is_said(
+        self, make_shop: MakeShop, own_server: Server
+    ) -> None:
+        shop = make_shop(own_server.url)
+        own_server.kill()
+        one = shop.fleet.submit(shop.pay, (1,), retry=False)
+        assert one.outcome is SubmitOutcome.SPOOLED
+        assert "no Redis or Valkey server answers" in one.reason
+        assert counts(shop.fleet.outbox.spool) == {(shop.fleet.outbox.broker, False): 1}
+
     def test_it_is_kept_and_the_caller_does_not_wait(
         self, make_shop: MakeShop, own_server: Server
     ) -> None:

@@ -12,8 +12,8 @@
 -- ARGV[1] epoch   ARGV[2] token of this delivery   ARGV[3] most delayed messages to move
 -- ARGV[4], ARGV[5], … for each list two: the queue it belongs to, the name it is paused by
 --
--- What is due among the delayed is appended to its list first. An entry that cannot be read goes to
--- the shelf for quarantine: it must not stop everybody's work.
+-- What is due among the delayed is appended to its list first. An entry that cannot be read, or has
+-- a list that is none, goes to the shelf for quarantine: it must not stop everybody's work.
 --
 -- Returns {1, queue, message, above 0 if some task is cancelled or paused, now (s)} · {0, ms until
 -- something delayed is due, -1 if nothing is} · {-1, epoch as found} if the process has lost its
@@ -29,14 +29,16 @@ end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+local is_list = {list = true, none = true}
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(due) do
   local entry = redis.call('HGET', KEYS[8], id)
   if entry then
     local line = string.find(entry, '\n', 1, true) or 0
     local readable, about = pcall(cjson.decode, string.sub(entry, 1, line - 1))
-    if line > 0 and readable and type(about) == 'table' and type(about.list) == 'string' then
-      redis.call('LPUSH', about.list, string.sub(entry, line + 1))
+    local list = line > 0 and readable and type(about) == 'table' and about.list
+    if type(list) == 'string' and is_list[redis.call('TYPE', list).ok] then
+      redis.call('LPUSH', list, string.sub(entry, line + 1))
     else
       redis.call('HSET', (string.gsub(KEYS[8], 'delayed$', 'quarantine')), id, entry)
       redis.call('ZADD', (string.gsub(KEYS[7], 'delayed$', 'quarantine')), now, id)

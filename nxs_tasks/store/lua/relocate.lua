@@ -7,9 +7,10 @@
 -- KEYS[4] set: processes that may hold messages
 -- ARGV[1] instance id   ARGV[2] epoch
 -- ARGV[3] "1" = only if that process is no longer part of the fleet
--- ARGV[4], … for each message five: token, key of the list or of the shelf's hash, text to write,
+-- ARGV[4], … for each message seven: token, key of the list or of the shelf's hash, text to write,
 --   and for a shelf entry id and time; for a list an empty id, and "front" to be taken next (so the
---   oldest is given last) or "back" to wait at the end of the line
+--   oldest is given last) or "back" to wait at the end of the line; key of a unique_key's lock that
+--   is freed if it is this task's (or empty), and the task's id
 --
 -- Returns the number moved; -1 if the process is (again) part of the fleet.
 
@@ -19,14 +20,18 @@ if ARGV[3] == '1' and not ended then
   return -1
 end
 local moved = 0
-for i = 4, #ARGV, 5 do
+for i = 4, #ARGV, 7 do
   local token, key, text, entry, at = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local lock, task_id = ARGV[i + 5], ARGV[i + 6]
   if redis.call('HEXISTS', KEYS[2], token) == 1 then
     if entry == '' then
       redis.call(at == 'back' and 'LPUSH' or 'RPUSH', key, text)
     else
       redis.call('HSET', key, entry, text)
       redis.call('ZADD', (string.gsub(key, ':shelf:', ':shelf-index:', 1)), at, entry)
+    end
+    if lock ~= '' and redis.call('GET', lock) == task_id then
+      redis.call('DEL', lock)
     end
     redis.call('HDEL', KEYS[2], token)
     moved = moved + 1
