@@ -2,8 +2,8 @@
 
 `python -m chaos NAME` measures something else (`measure.py`).
 
-Exit codes: 0 NXS lost nothing, every duplicate is explained, and nothing is left over · 1 it is not
-so, or it could not be run · 130 interrupted.
+Exit codes: 0 NXS lost nothing, every duplicate is explained, nothing is left over, and no process
+ended by itself · 1 it is not so, or it could not be run · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _tell(results: Sequence[Result], folder: Path, options: argparse.Namespace) 
             print(json.dumps(result.as_dict()))
     else:
         show(results, Console())
-    failed = [r for r in results if r.side.name == "nxs" and not r.verdict.clean]
+    failed = [r for r in results if r.side.name == "nxs" and not r.clean]
     for result in results:
         _write_evidence(result, folder / result.side.name)
     for result in failed:

@@ -56,6 +56,11 @@ class Result:
     keys: Mapping[str, int]  # kinds of keys that are left in the broker
     told: Mapping[str, list[str]]  # evidence of what is lost or unexplained
 
+    @property
+    def clean(self) -> bool:
+        """As promised: nothing lost, unexplained or left, and nobody ended by itself."""
+        return self.verdict.clean and not self.surprises
+
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         verdict = self.verdict

@@ -18,7 +18,7 @@ from chaos.killer import Killer
 from chaos.ledger import END, START
 from chaos.remains import remains
 from chaos.side import nxs_side
-from chaos.stage import Say, Stage
+from chaos.stage import Say, Stage, StageError
 from nxs_tasks.clock import SYSTEM
 
 POOLS = ("threads", "prefork")
@@ -47,9 +47,10 @@ def run(options: argparse.Namespace, folder: Path, say: Say) -> Iterator[Figure]
     """All figures. Raises `StageError`."""
     without = _outcome(options, folder / "without", say, poisoned=False)
     beside = _outcome(options, folder / "with", say, poisoned=True)
+    if not beside.hits:
+        raise StageError("the poison has hit nobody: nothing was measured")
     yield _figure("workers hit", len(beside.hits), Goal("value", "<=", HITS), "workers")
-    third = beside.hits[-1] if beside.hits else float("inf")
-    put_away_s = beside.put_away_at - third
+    put_away_s = beside.put_away_at - beside.hits[-1]
     limit = Goal("value", "<=", QUARANTINED_S)
     yield _figure("from the last hit to quarantine", put_away_s, limit, "s")
     yield Figure(

@@ -136,11 +136,9 @@ def _excuse(unused: list[Run], run: Run, hits: _Hits, through: frozenset[Hit]) -
 
 def _outlived(unused: list[Run], run: Run, visibility_s: float | None) -> str | None:
     """Whether an earlier run took longer than the visibility timeout; uses it up."""
-    if visibility_s is None or run.started_at is None:
+    if visibility_s is None:
         return None
     for earlier in unused:
-        if earlier.started_at is None:
-            continue
         if run.started_at - earlier.started_at >= visibility_s - ACKNOWLEDGED_WITHIN_S:
             unused.remove(earlier)
             return VISIBILITY

@@ -18,7 +18,9 @@ RAISED_BY = {
     Event.CONFIRMED: "the lifecycle job",
     Event.SHUTDOWN: "the worker, on its shutdown signal",
     Event.DRAINED: "the lifecycle job",
+    Event.SILENT_CONNECTED: "the lifecycle job",
     Event.SILENT_CLOSED: "the lifecycle job",
+    Event.TERMINATED: "the lifecycle job",
 }
 
 

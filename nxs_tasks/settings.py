@@ -130,10 +130,20 @@ class Settings:
             self.fleet,
             "may hold letters, digits, '-', '_' and '.'",
         )
+        _require(
+            self.server_fsync in ("always", "everysec"),
+            "server_fsync",
+            self.server_fsync,
+            "must be always or everysec",
+        )
+        _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
             value = getattr(self, f.name)
             if f.metadata["unit"] in _POSITIVE_UNITS:
                 _require(value > 0, f.name, value, "must be above 0")
+        self._check_times()
+
+    def _check_times(self) -> None:
         _require(
             self.zombie_after >= self.silent_after,
             "zombie_after",
@@ -146,13 +156,6 @@ class Settings:
             self.evict_after,
             f"must be above zombie_after ({self.zombie_after} s)",
         )
-        _require(
-            self.server_fsync in ("always", "everysec"),
-            "server_fsync",
-            self.server_fsync,
-            "must be always or everysec",
-        )
-        _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for name in ("gone_after", "silent_after"):
             _require(
                 getattr(self, name) > self.heartbeat_period,

@@ -100,8 +100,8 @@ def _orphans(runtime: Runtime) -> Finding:
         return Finding(
             subject="held tasks",
             well=False,
-            detail=f"{count} are held by processes that are gone: nobody runs them "
-            "(nxs status names the instances)",
+            detail=f"{count} are held by processes that are gone: they are rescued within seconds "
+            "if a control worker runs (nxs status names the instances)",
         )
     return Finding(subject="held tasks", well=True, detail="every holder is alive")
 

@@ -10,7 +10,8 @@ from nxs_tasks.errors import IntentRefused
 from nxs_tasks.model.intent import Kind
 from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.intents import Intents
-from nxs_tasks.store.places import CONTROL_QUEUES, Places
+from nxs_tasks.store.keys import CONTROL_QUEUES
+from nxs_tasks.store.places import Places
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,15 @@ from nxs_tasks.policy.fleet.placement import home
 from nxs_tasks.store.store import FleetStore
 
 
+def lasting(store: FleetStore, queue: str) -> str:
+    """Where a message from a queue can always be given back: an own queue may be nobody's by then.
+
+    Without a queue it is the shared one.
+    """
+    own = queue.startswith(store.keys.own_queue(""))
+    return store.shared_queue if own or not queue else queue
+
+
 def homes(store: FleetStore, snapshot: Snapshot | None = None) -> Callable[[str, str], str]:
     """`(task, queue it came from) → queue`.
 
@@ -20,7 +29,7 @@ def homes(store: FleetStore, snapshot: Snapshot | None = None) -> Callable[[str,
     own = store.keys.own_queue
 
     def where(task: str, queue: str) -> str:
-        if queue and queue != store.shared_queue and not queue.startswith(own("")):
+        if lasting(store, queue) != store.shared_queue:
             return queue
         return home(task, seen, own, store.shared_queue) or store.shared_queue
 

@@ -10,6 +10,7 @@ from typing import cast
 from nxs_tasks.errors import MessageError, Stale
 from nxs_tasks.model.shelf import PAUSED, QUARANTINE, Shelved
 from nxs_tasks.store.connect import explained
+from nxs_tasks.store.homes import lasting
 from nxs_tasks.store.message import Envelope, read, returned, unwrap
 from nxs_tasks.store.shelves import entry_text
 from nxs_tasks.store.store import FleetStore
@@ -202,17 +203,12 @@ class Inflight:
             loss = {"instance": instance, "epoch": epoch, "at": lost_at}
         losses = len(envelope.lost) + 1
         if loss is not None and losses >= lost_holders:
-            text = returned(raw, self._lasting(queue), loss)
+            text = returned(raw, lasting(self._store, queue), loss)
             reason = f"lost its holder {losses} times, last {instance}"
             return self._aside(token, text, queue, reason, lost_at, envelope)
         target = home(envelope.task, queue)
         text = returned(raw, target, loss)
         return Move(token, self._store.wire.list_of(target, envelope.priority), text)
-
-    def _lasting(self, queue: str) -> str:
-        """Where a message belongs that lies on a shelf: an own queue may be nobody's by then."""
-        own = queue.startswith(self._store.keys.own_queue(""))
-        return self._store.shared_queue if own or not queue else queue
 
     def _aside(
         self,
@@ -228,7 +224,7 @@ class Inflight:
             id=token,
             at=at,
             list=self._store.wire.list_of(
-                self._lasting(queue), envelope.priority if envelope else 0
+                lasting(self._store, queue), envelope.priority if envelope else 0
             ),
             message=raw,
             reason=reason,

@@ -16,6 +16,8 @@ from typing import Any
 SEPARATOR = "\x06\x16"
 #: Its control queue has the short name that the documentation shows.
 DEFAULT_FLEET = "default"
+#: What the control queues of all fleets begin with.
+CONTROL_QUEUES = "nxs.control"
 #: kombu's default priorities, most urgent first.
 PRIORITY_STEPS = (0, 3, 6, 9)
 
@@ -115,11 +117,11 @@ class Keys:
         return self._key("inflight", "")
 
     def inflight(self, instance_id: str, epoch: int) -> str:
-        """Hash written by kombu (`unacked_key`): delivery tag to held message."""
+        """Hash in kombu's layout (`unacked_key`): delivery tag to held message."""
         return self._key("inflight", instance_id, str(epoch))
 
     def inflight_index(self, instance_id: str, epoch: int) -> str:
-        """Sorted set written by kombu (`unacked_index_key`): delivery tag by time of receipt."""
+        """Sorted set, as kombu's (`unacked_index_key`): delivery tag by time of receipt."""
         return self._key("inflight-index", instance_id, str(epoch))
 
     def inflight_mutex(self, instance_id: str, epoch: int) -> str:
@@ -187,7 +189,7 @@ class Keys:
 
     def control_queue(self) -> str:
         """kombu queue of the control worker; nothing else is ever sent there."""
-        return "nxs.control" if self.fleet == DEFAULT_FLEET else f"nxs.control.{self.fleet}"
+        return CONTROL_QUEUES if self.fleet == DEFAULT_FLEET else f"{CONTROL_QUEUES}.{self.fleet}"
 
 
 def owner_of(inflight_key: str) -> tuple[str, int]:

@@ -37,7 +37,7 @@ from nxs_tasks.deadline import Deadline, within
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.store import scripts
 from nxs_tasks.store.connect import explained
-from nxs_tasks.store.publisher import REMEMBERED_S, Write, pack
+from nxs_tasks.store.publisher import REMEMBERED_S, Write, encoded, pack
 from nxs_tasks.store.store import FleetStore
 
 UNIQUE = scripts.text("publish_unique")
@@ -149,7 +149,7 @@ class Line:
         def packed(whole: bool) -> bytes:
             head = ("EVAL", text) if whole else ("EVALSHA", name)
             command = (*head, str(len(keys)), *keys, *map(str, arguments))
-            return b"".join((b"*%d\r\n" % len(command), *map(_part, command)))
+            return b"".join((b"*%d\r\n" % len(command), *map(encoded, command)))
 
         return packed
 
@@ -239,11 +239,6 @@ def _is_refused(error: Exception) -> bool:
     """Whether the server answers and the fault is the write's own."""
     for_now = isinstance(error, FOR_NOW) or FOR_NOW_TOLD.search(str(error))
     return isinstance(error, ResponseError) and not for_now
-
-
-def _part(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape")
-    return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
 class Lines:

@@ -9,14 +9,13 @@ from nxs_tasks.errors import MessageError
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.store.connect import explained
+from nxs_tasks.store.keys import CONTROL_QUEUES
 from nxs_tasks.store.message import Envelope, read
 from nxs_tasks.store.queues import PAGE
 from nxs_tasks.store.store import FleetStore
 
 #: Shelves whose messages will run one day.
 WAITING_SHELVES = (DELAYED, PARKED, PAUSED)
-#: What the names of all control queues begin with.
-CONTROL_QUEUES = "nxs.control"
 #: kombu's sets of what is bound to an exchange, and exchanges that carry no tasks.
 BINDINGS = "_kombu.binding."
 NO_TASKS = ("pidbox", "celeryev")

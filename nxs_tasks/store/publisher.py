@@ -59,7 +59,7 @@ def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
     if text.isascii():
         # Each character is one byte, so the lengths are right.
         return f"*{len(parts)}\r\n{text}".encode("ascii")
-    return b"".join((b"*%d\r\n" % len(parts), *map(_encoded, parts)))
+    return b"".join((b"*%d\r\n" % len(parts), *map(encoded, parts)))
 
 
 def _pack_one(producer_key: str, number: str, key: str, message: str) -> bytes:
@@ -71,9 +71,10 @@ def _pack_one(producer_key: str, number: str, key: str, message: str) -> bytes:
     if text.isascii():
         return text.encode("ascii")
     parts = (*KNOWN, "2", producer_key, key, number, REMEMBERED, "1", message)
-    return b"".join((b"*%d\r\n" % len(parts), *map(_encoded, parts)))
+    return b"".join((b"*%d\r\n" % len(parts), *map(encoded, parts)))
 
 
-def _encoded(part: str) -> bytes:
+def encoded(part: str) -> bytes:
+    """One part of a command, as the protocol has it."""
     data = part.encode("utf-8", "surrogateescape")
     return b"$%d\r\n%b\r\n" % (len(data), data)

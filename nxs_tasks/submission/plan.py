@@ -115,7 +115,7 @@ class Planner:
         if not isinstance(task, celery_task.Task):
             raise OptionError(
                 f"task={task!r}: expected a task of this app, or the name of one"
-                + (" (a signature is sent by its own apply_async())" if callable_dict(task) else "")
+                + (" (a signature is sent by its own apply_async())" if _is_signature(task) else "")
             )
         if task.app is not self._app:
             raise OptionError(f"task {task.name!r} belongs to another app than this fleet")
@@ -273,7 +273,7 @@ def _plain(options: Mapping[str, Any], conf: Any, task: Any) -> bool:
     return bool(options.get("shadow")) or not shadows
 
 
-def callable_dict(task: Any) -> bool:
+def _is_signature(task: Any) -> bool:
     """Whether it looks like a signature of Celery's canvas."""
     return isinstance(task, dict) and callable(task)
 

@@ -16,6 +16,7 @@ from typing import Any
 from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
 from nxs_tasks.store import FleetStore
+from nxs_tasks.store.homes import lasting
 from nxs_tasks.store.inflight import Inflight
 from nxs_tasks.store.message import UNIQUE_HEADER, as_text
 from nxs_tasks.store.token import Token, parse
@@ -172,9 +173,8 @@ class Tenure:
         return bool(back.to_queues or back.to_quarantine)
 
     def home(self, task: str, queue: str) -> str:
-        """Where a message goes back to: an own queue is no place to come back to."""
-        own = queue.startswith(self.store.keys.own_queue(""))
-        return self.store.shared_queue if own or not queue else queue
+        """Where a message goes back to."""
+        return lasting(self.store, queue)
 
     def shelve(self, claimed: Claimed, shelf: str, entry: Shelved, *, unique_key: str = "") -> None:
         """Put a held message on a shelf, and free its `unique_key`. Raises `BrokerError`."""

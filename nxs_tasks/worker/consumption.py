@@ -1,8 +1,7 @@
 """Whether this worker's consumer is really consuming: read from Celery and kombu, never asked.
 
 A worker can be alive, answer pings, and take no work. The sign that counts is that it asks the
-broker for work: kombu's Redis channel sends a BRPOP at least every second, unless all slots are
-taken.
+broker for work: its channel asks at least every second, unless all slots are taken.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 from celery.worker import state
 
-#: kombu asks every second; five in a row missed is not chance.
+#: The channel asks every second; five in a row missed is not chance.
 LONGEST_PAUSE_S = 5.0
 
 

@@ -34,6 +34,7 @@ from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.runtime import runtime_of
 from nxs_tasks.store.homes import homes
+from nxs_tasks.store.keys import CONTROL_QUEUES
 from nxs_tasks.store.queues import Queues
 from nxs_tasks.transport.fence import fence_of
 from nxs_tasks.transport.results import why_unfenced
@@ -58,8 +59,6 @@ log = logging.getLogger(__name__)
 #: kombu puts a held message back after this. Held messages are NXS's to rescue, and a task may be
 #: long, so kombu's own clock must never strike: ten years.
 NEVER_S = 10 * 365 * 24 * 3600
-#: What the control queues of all fleets begin with.
-CONTROL_QUEUES = "nxs.control"
 #: Between two tries to reach a broker that is not up yet, and how long in all.
 RETRY_S = 2.0
 RETRY_IN_ALL_S = 24 * 3600.0

@@ -27,6 +27,7 @@ def test_killed_frozen_and_cut_off_nothing_is_lost_and_every_duplicate_is_explai
     assert verdict.unexplained == 0, told
     assert verdict.left == {}, told
     assert verdict.strangers == ()
+    assert result.surprises == ()
     assert result.acts["hard"] >= 15
     assert set(result.acts) | set(result.passed_over) == set(MODES)
     assert verdict.accepted > 500, "so few that it proves nothing"

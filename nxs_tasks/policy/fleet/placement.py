@@ -10,10 +10,10 @@ Late binding (design, section 4): an instance is *eligible* for a task if
 
 The highest score wins; ties go to the lower id. If none is eligible the task goes to the shared
 queue, which the first free slot pulls from, so nothing waits while a slot is free. One case is
-different: if some live consumer of the shared queue does not know the task, the queue would hand
-it to that one, and Celery discards what it does not know. Then the instance that knows it and has
-the shortest line per slot gets it, without asking for a free slot or for the threshold; one that
-is ready for work before one that is only alive.
+different: if some live consumer of the shared queue does not know the task, the queue might hand
+it to that one, which discards it (stock Celery) or has to send it on. Then the instance that knows
+it and has the shortest line per slot gets it, without asking for a free slot or for the threshold;
+one that is ready for work before one that is only alive.
 
 `explain` is the rule, readable and O(instances). `Placer` is the same rule as an index that is
 built once per snapshot and answers in O(log instances); a property test holds them together.
