@@ -11,7 +11,11 @@ pytest_plugins = ["tests.integration.live_fixtures"]
 
 
 def test_what_nxs_says_of_a_cancellation(live: Live, shop: Any) -> None:
+    elsewhere = shop.add.apply_async((1, 1), queue="video")
+    told = json.loads(live.nxs("story", elsewhere.id, "--json").stdout)
+    assert told["waiting"] == {"queue": "video", "priority": 0, "ahead": 0}
     adds, nap = [shop.add.delay(n, n) for n in range(3)], shop.nap.delay(1.0)
+    live.store.client.delete("video")
     dry = live.nxs("cancel", "--task", "shop.add", "--dry-run")
     assert "3 task(s) found, would be cancelled:" in dry.stdout
     assert "3 to take out of queue celery" in dry.stdout
