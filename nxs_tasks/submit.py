@@ -1,4 +1,4 @@
-"""What runs in a process that submits tasks: the router, its snapshot, and the trace it leaves.
+"""What runs in a process that submits tasks: the router, and the trace that it leaves.
 
 Celery asks its routers for each publish (`delay`, `apply_async`, canvas, beat, `send_task`), but
 tells them no task id. So the router remembers its choice for the thread, and the signal that
@@ -17,8 +17,8 @@ import logging
 import os
 import random
 import threading
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,14 +34,13 @@ from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.message import PLACED_HEADER, placed_header
+from nxs_tasks.view import View
 
 log = logging.getLogger(__name__)
 
 #: Of `submit_deadline`: to look at the fleet, and to send what was sampled. Most is the task's own.
 LOOK_SHARE = 0.15
 FLUSH_SHARE = 0.05
-#: Own placements younger than this may not be in a snapshot yet: decided, but not yet written.
-IN_FLIGHT_S = 0.1
 #: Candidates kept with a sampled placement.
 CANDIDATES_KEPT = 10
 #: Sampled placements buffered until the next look at the fleet.
@@ -61,59 +60,6 @@ def straight_to(queue: Queue) -> dict[str, Any]:
     return {"queue": queue, "declare": []}
 
 
-class View:
-    """The fleet as this process sees it, at most `view_max_age` old, plus its own placements."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._max_age = runtime.settings.view_max_age
-        self._placer: Placer | None = None
-        self._looked_at = float("-inf")
-        self._recent: deque[tuple[float, str]] = deque()
-        self._failed = False
-
-    def placer(self) -> Placer | None:
-        """The current placer, or None while the broker does not answer."""
-        if self._runtime.breaker.open:
-            # Whoever is told where to put a task will not put it there.
-            self._placer, self._looked_at = None, float("-inf")
-            return None
-        now = self._runtime.clock.monotonic()
-        if now - self._looked_at >= self._max_age:
-            self._look(now)
-        return self._placer
-
-    def count(self, placements: Iterable[Placement]) -> None:
-        """Remember own placements, for the next snapshot that may not know them yet."""
-        now = self._runtime.clock.monotonic()
-        self._recent.extend((now, p.instance) for p in placements if p.instance is not None)
-
-    def _snapshot(self) -> Snapshot:
-        """The fleet, unless it takes so long that the task itself would come too late."""
-        store, seconds = self._runtime.store(), LOOK_SHARE * self._runtime.settings.submit_deadline
-        with explained(self._runtime.broker_url):
-            return within(seconds, store.snapshot)
-
-    def _look(self, now: float) -> None:
-        self._looked_at = now
-        try:
-            snapshot = self._snapshot()
-        except NxsError as error:
-            self._placer = None
-            if not self._failed:
-                log.warning("no view of the fleet, tasks go to the shared queue: %s", error)
-            self._failed = True
-            # From the end of the try: it may have taken longer than a view may be old, and asking
-            # a dead broker at every publish would add a time-out to each.
-            self._looked_at = self._runtime.clock.monotonic()
-            return
-        self._failed = False
-        while self._recent and self._recent[0][0] < now - IN_FLIGHT_S:
-            self._recent.popleft()
-        carried = Counter(instance_id for _, instance_id in self._recent)
-        self._placer = Placer(snapshot, self._runtime.settings, carried)
-
-
 class Submitter:
     """The router of one app in one process."""
 
@@ -130,11 +76,19 @@ class Submitter:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._view = View(self._runtime)
+        runtime = self._runtime
+        self._view = View(self._look, runtime.settings, runtime.clock, runtime.breaker)
         self._chosen = threading.local()
         self._samples: deque[tuple[str, str, dict[str, str]]] = deque(maxlen=BUFFER)
         self._flushed_with: Placer | None = None
         self._flush_due = False
+
+    def _look(self) -> Snapshot:
+        """The fleet, unless it takes so long that the task itself would come too late."""
+        runtime = self._runtime
+        with explained(runtime.broker_url):
+            seconds = LOOK_SHARE * runtime.settings.submit_deadline
+            return within(seconds, runtime.store().snapshot)
 
     def route(
         self,

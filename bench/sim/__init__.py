@@ -1,0 +1,8 @@
+"""A fleet in simulated time: the real policy and the real view, on machines that exist only here.
+
+`loop` is time, `work` is what arrives, `machine` and `world` are what it arrives at, `placing` is
+how NXS places and `peers` is how others do. Everything is seeded: the same seed is the same run.
+
+What is left out, because it costs little beside a task: the round trip of a submission, the claim,
+the start of a task. Tasks fail and machines slow down where a scenario says so.
+"""

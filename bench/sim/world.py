@@ -1,0 +1,144 @@
+"""The broker and the machines: where a job waits, who takes it, when it ends."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Protocol
+
+from bench.sim.loop import EPOCH_S, Loop
+from bench.sim.machine import SHARED, Machine
+from bench.sim.work import Job
+from nxs_tasks.model.snapshot import Snapshot
+
+#: The answer of a placing that keeps a job, and will have it arrive again.
+HELD = ""
+
+
+class Placing(Protocol):
+    """Where a job goes."""
+
+    def choose(self, job: Job) -> str | None:
+        """The machine whose line it joins; None for the shared queue; `HELD`."""
+
+
+class World:
+    """Machines around one shared queue. A free slot takes from its own line, then from that."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        machines: Sequence[Machine],
+        rng: Random,
+        *,
+        checked: bool = False,
+        reload_s: float = 0.0,
+    ) -> None:
+        """`checked`: a machine without a free slot when the job comes gets none, it is shared.
+
+        `reload_s` is what a job takes longer whose key is not in the machine's cache.
+        """
+        self.loop = loop
+        self.machines = list(machines)
+        self.shared: deque[Job] = deque()
+        self.done: list[Job] = []
+        #: Jobs that are not done.
+        self.left = 0
+        self._rng = rng
+        self._checked = checked
+        self._reload_s = reload_s
+        self._by_id = {machine.id: machine for machine in machines}
+
+    def machine(self, id_: str) -> Machine:
+        """The machine of that id."""
+        return self._by_id[id_]
+
+    def add(self, machine: Machine) -> None:
+        """A machine joins, and takes from the shared queue at once."""
+        self.machines.append(machine)
+        self._by_id[machine.id] = machine
+        machine.beat(self.loop.now)
+        self.wake(machine)
+
+    def snapshot(self, *, live: bool = True) -> Snapshot:
+        """The fleet as the store tells it: counts are of now, the rest of the last heartbeats."""
+        instances = sorted((m.instance(live=live) for m in self.machines), key=lambda i: i.id)
+        return Snapshot(
+            taken_at=EPOCH_S + self.loop.now,
+            instances=tuple(instances),
+            shared_queue=SHARED,
+            shared_depth=len(self.shared),
+        )
+
+    def beat_every(self, period: float) -> None:
+        """Have every machine beat, each at a moment of its own, until all is done."""
+        for machine in self.machines:
+            machine.beat(self.loop.now)
+            first = self.loop.now + self._rng.uniform(0.0, period)
+            self.loop.at(first, self._beat, machine, period)
+
+    def _beat(self, machine: Machine, period: float) -> None:
+        if self.left and machine.up:
+            machine.beat(self.loop.now)
+            self.loop.at(self.loop.now + period, self._beat, machine, period)
+
+    def submit(self, jobs: Iterable[Job], placings: Sequence[Placing]) -> None:
+        """Have jobs arrive at their times, each by one of several submitters."""
+        for job in jobs:
+            self.left += 1
+            placing = placings[0] if len(placings) == 1 else self._rng.choice(placings)
+            self.loop.at(job.arrives, self.arrive, job, placing)
+
+    def arrive(self, job: Job, placing: Placing) -> None:
+        """A job is submitted now."""
+        chosen = placing.choose(job)
+        if chosen == HELD:
+            return
+        machine = None if chosen is None else self._by_id[chosen]
+        if machine is not None and self._checked and machine.free <= len(machine.line):
+            machine = None
+        if machine is None:
+            self.shared.append(job)
+            self._wake_any()
+        else:
+            machine.line.append(job)
+            self.wake(machine)
+
+    def _wake_any(self) -> None:
+        idle = [m for m in self.machines if m.free > 0]
+        # Whoever asks first has it, and that is chance.
+        if idle:
+            self.wake(idle[0] if len(idle) == 1 else self._rng.choice(idle))
+
+    def wake(self, machine: Machine) -> None:
+        """Have a machine take what it can."""
+        while machine.free > 0:
+            if machine.line:
+                self.start(machine.line.popleft(), machine)
+            elif self.shared:
+                self.start(self.shared.popleft(), machine)
+            else:
+                return
+
+    def start(self, job: Job, machine: Machine) -> None:
+        """A job takes a slot now."""
+        machine.running += 1
+        job.machine, job.started = machine.id, self.loop.now
+        takes = job.service / machine.speed
+        if machine.touch(job.key):
+            machine.hits += 1
+        else:
+            takes += self._reload_s
+        if machine.fails_after is not None:
+            takes, job.failed = machine.fails_after, True
+        self.loop.at(self.loop.now + takes, self._end, job, machine)
+
+    def _end(self, job: Job, machine: Machine) -> None:
+        machine.running -= 1
+        machine.succeeded += not job.failed
+        machine.failed += job.failed
+        job.ended = self.loop.now
+        self.left -= 1
+        self.done.append(job)
+        self.wake(machine)
