@@ -373,7 +373,7 @@ class TestBrokerDown:
         for _ in range(3):
             shop.clock.advance(1.0)
             assert [self.queue_of(shop), self.queue_of(shop)] == ["celery", "celery"]
-        warnings = [r for r in caplog.records if r.name == "nxs_tasks.submit"]
+        warnings = [r for r in caplog.records if r.name == "nxs_tasks.view"]
         assert [r.levelname for r in warnings] == ["WARNING"]
         assert "no view of the fleet" in warnings[0].getMessage()
         assert own_server.url in warnings[0].getMessage()
@@ -387,7 +387,7 @@ class TestBrokerDown:
         own_server.kill()
         shop.clock.advance(1.0)
         assert self.queue_of(shop) == "celery"
-        assert len([r for r in caplog.records if r.name == "nxs_tasks.submit"]) == 2
+        assert len([r for r in caplog.records if r.name == "nxs_tasks.view"]) == 2
 
     def test_a_broker_that_does_not_answer_is_asked_once_in_a_while(
         self, make_shop: MakeShop
