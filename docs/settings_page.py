@@ -22,6 +22,9 @@ def page() -> str:
         "`NXS_THRESHOLD=0.4`, `Fleet(app, threshold=0.4)`. "
         "`nxs settings` prints what is in force and who set it.",
         "",
+        "Two more of the environment are for commands: `NXS_APP` is the app where `-A` is not"
+        " given, and `NXS_BROKER_URL` the server of `nxs` and `doctor` without an app.",
+        "",
         "| setting | environment | default | unit | why |",
         "| --- | --- | --- | --- | --- |",
         *(

@@ -113,7 +113,7 @@ def _why_left(place: str) -> str:
 
 def _running_lines(told: Cancellation) -> list[str]:
     if told.terminated:
-        ending = "told to end"
+        ending = "told to end (only a pool of processes can)"
     elif told.dry_run:
         ending = "would go on, unless with --terminate"
     else:

@@ -18,10 +18,15 @@ from nxs_tasks.cli.output import AsJson, age, console, print_json
 from nxs_tasks.cli.spool import count_kept, kept_lines
 from nxs_tasks.cli.target import Target
 from nxs_tasks.errors import NxsError
+from nxs_tasks.model.shelf import PARKED
+from nxs_tasks.policy.fleet.placement import unready
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store import safe_url
 from nxs_tasks.store.events import Events
+from nxs_tasks.store.places import Places
 from nxs_tasks.store.queues import Queues
+from nxs_tasks.store.server import evicts, persistence, try_write
+from nxs_tasks.store.shelves import Shelves
 
 cli = typer.Typer(
     name="doctor",
@@ -50,9 +55,10 @@ def _broker(runtime: Runtime) -> Finding:
 
 
 def _persistence(runtime: Runtime) -> Finding:
-    enabled = runtime.store().persistence()
+    enabled = persistence(runtime.store())
     detail = {
-        True: "the append-only file is on: a restart loses nothing",
+        True: "the append-only file is on: a restart loses nothing, a crash what was not yet on "
+        "the disk (appendfsync)",
         False: "no append-only file, or it is still being read: without one, a restart of the "
         "server loses every task (set appendonly yes)",
         None: "INFO does not tell",
@@ -93,6 +99,41 @@ def _control(runtime: Runtime) -> Finding:
     )
 
 
+def _writes(runtime: Runtime) -> Finding:
+    store = runtime.store()
+    try_write(store)
+    policy = evicts(store)
+    if policy:
+        return Finding(
+            subject="writes",
+            well=False,
+            detail=f"the server may evict keys, and queues are keys (maxmemory-policy {policy}): "
+            "set it to noeviction",
+        )
+    return Finding(subject="writes", well=True, detail="the server takes them and evicts nothing")
+
+
+def _work(runtime: Runtime) -> Finding:
+    """Whether somebody takes what waits, and knows what is parked."""
+    store = runtime.store()
+    snapshot, queues = store.snapshot(), Queues(store)
+    able = [i for i in snapshot.instances if not unready(i, snapshot, runtime.settings)]
+    taken = {queue for i in able if i.profile for queue in i.profile.queues}
+    taken |= {store.keys.own_queue(i.id) for i in able}
+    waiting = {q: sum(queues.depths(q).values()) for q in Places(store).queues(snapshot)}
+    left = [f"{count} in {q}" for q, count in waiting.items() if count and q not in taken]
+    parked = Shelves(store).count(PARKED)
+    told = []
+    if left:
+        told.append(f"no instance takes what waits: {', '.join(left)}")
+    if parked:
+        told.append(f"{parked} parked, because no instance knows them (nxs shelves parked)")
+    if not able:
+        told.append("no instance takes work: start `nxs node` or `celery worker`")
+    detail = "; ".join(told) or f"{sum(waiting.values())} waiting, {len(able)} instance(s) take it"
+    return Finding(subject="work", well=not told, detail=detail)
+
+
 def _orphans(runtime: Runtime) -> Finding:
     store = runtime.store()
     count = sum(Queues(store).orphans(store.snapshot()).values())
@@ -112,26 +153,40 @@ def _spool(runtime: Runtime) -> Finding:
     return Finding(subject="spool", well=not kept, detail=told)
 
 
-CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
-    ("broker", _broker),
+#: What needs the broker is not looked at while it does not answer: each look would wait for it.
+BROKER = ("broker", _broker)
+AT_THE_BROKER: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("persistence", _persistence),
+    ("writes", _writes),
     ("connections", _connections),
+    ("control plane", _control),
     ("held tasks", _orphans),
+    ("work", _work),
+)
+HERE: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("spool", _spool),
     ("history", _history),
-    ("control plane", _control),
 )
 
 
 def look(runtime: Runtime) -> list[Finding]:
     """All findings; a check that fails is a finding of its own."""
-    found = []
-    for subject, check in CHECKS:
-        try:
-            found.append(check(runtime))
-        except NxsError as error:
-            found.append(Finding(subject=subject, well=False, detail=str(error)))
-    return found
+    broker = _look_at(*BROKER, runtime)
+    found = [broker]
+    for subject, check in AT_THE_BROKER:
+        if broker.well:
+            found.append(_look_at(subject, check, runtime))
+        else:
+            detail = "not looked at: the broker does not answer"
+            found.append(Finding(subject=subject, well=None, detail=detail))
+    return [*found, *(_look_at(subject, check, runtime) for subject, check in HERE)]
+
+
+def _look_at(subject: str, check: Callable[[Runtime], Finding], runtime: Runtime) -> Finding:
+    try:
+        return check(runtime)
+    except NxsError as error:
+        return Finding(subject=subject, well=False, detail=str(error))
 
 
 @cli.callback()
@@ -144,7 +199,7 @@ def check(
     app: Annotated[str, typer.Option("--app", "-A", metavar="MODULE", help="The app.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check broker, persistence, history and control plane. Exit code 1 if something is wrong."""
+    """Check broker, work, history and control plane. Exit code 1 if something is wrong."""
     findings = look(Target(app).runtime())
     if as_json:
         print_json([asdict(f) for f in findings])

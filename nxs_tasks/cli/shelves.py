@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 import typer
 
 from nxs_tasks.cli.output import UNKNOWN, AsJson, console, listing, print_json
+from nxs_tasks.errors import NxsError
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, SHELVES
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.message import moment
@@ -21,8 +23,16 @@ MEANING = {
 }
 
 
+class NoSuchShelf(NxsError):
+    """There is no shelf of that name."""
+
+
 def shelves(
     context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="[SHELF]", help="List what lies there, earliest first.")
+    ] = "",
+    most: Annotated[int, typer.Option("--most", help="Entries to list.")] = 50,
     give_back: Annotated[
         bool,
         typer.Option(
@@ -33,9 +43,12 @@ def shelves(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Count the messages that wait out of every queue, or put them back."""
+    """Count or list the messages that wait out of every queue, or put them back."""
     runtime: Runtime = context.obj.runtime()
     found = Shelves(runtime.store())
+    if name:
+        _list(found, name, most, as_json)
+        return
     if give_back:
         moved = {s: found.take(s, list(found.entries(s)), "back") for s in RETURNABLE}
         if as_json:
@@ -52,3 +65,21 @@ def shelves(
         first = UNKNOWN if row["first"] is None else moment(row["first"])
         table.add_row(name, str(row["count"]), first, MEANING.get(name, "until somebody looks"))
     console().print(table)
+
+
+def _list(shelves: Shelves, name: str, most: int, as_json: bool) -> None:
+    if name not in SHELVES:
+        raise NoSuchShelf(f"there is no shelf {name!r}: choose from {', '.join(SHELVES)}")
+    entries = list(islice(shelves.entries(name), most))
+    if as_json:
+        print_json(
+            [{"task_id": e.task_id, "task": e.task, "at": e.at, "why": e.reason} for e in entries]
+        )
+        return
+    table = listing("ID", "TASK", "AT", "WHY")
+    for e in entries:
+        table.add_row(e.task_id or e.id, e.task or UNKNOWN, moment(e.at), e.reason)
+    console().print(table)
+    left = shelves.count(name) - len(entries)
+    if left > 0:
+        console().print(f"and {left} more (--most)")

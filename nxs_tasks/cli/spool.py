@@ -10,7 +10,7 @@ from nxs_tasks.cli.output import AsJson, age, console, listing, print_json
 from nxs_tasks.errors import MessageError, NxsError
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.message import read
-from nxs_tasks.submission.batches import counts, drop, retry, rows
+from nxs_tasks.submission.batches import counts, drop, readdress, retry, rows
 from nxs_tasks.submission.outbox import Outbox, outbox_of
 from nxs_tasks.submission.spool import Kept
 
@@ -93,9 +93,24 @@ def drain(
         return
     other = f", {done.superseded} left out: another has the unique_key" if done.superseded else ""
     console().print(f"{done.sent} sent, {done.refused} refused{other}")
+    numbers = count_kept(context.obj.runtime())
+    elsewhere = {key: count for key, count in numbers.items() if key[0] != outbox.broker}
+    for line in kept_lines(elsewhere):
+        console().print(f"{line}, and this app has {outbox.broker} (nxs spool move)", markup=False)
     if done.trouble:
         left = outbox.replay().batches.waiting()
         raise NotSent(f"{left} still wait: {done.trouble}")
+
+
+@spool.command()
+def move(
+    context: typer.Context,
+    address: Annotated[str, typer.Argument(help="The broker that rows wait for, as shown.")],
+) -> None:
+    """Have what waits for an address wait for the app's broker: it is the same, and has moved."""
+    outbox = _outbox(context)
+    count = readdress(outbox.spool, address, outbox.broker) if outbox.spool.exists() else 0
+    console().print(f"{count} wait for {outbox.broker} now", markup=False)
 
 
 @spool.command("drop")

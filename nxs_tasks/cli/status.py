@@ -21,7 +21,7 @@ from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.intent import InForce
 from nxs_tasks.model.shelf import DELAYED, PARKED, QUARANTINE, SHELVES
 from nxs_tasks.model.snapshot import Snapshot
-from nxs_tasks.model.state import ENDED, State
+from nxs_tasks.model.state import ENDED, PLACEABLE, State
 from nxs_tasks.policy.fleet.placement import unready
 from nxs_tasks.policy.fleet.score import terms, weigh
 from nxs_tasks.runtime import Runtime
@@ -160,6 +160,8 @@ def _notes(
         notes.append(
             f"the control plane has not ticked for {age(tick_age)}: work goes on, states do not"
         )
+    if rows and not any(row.state in PLACEABLE for row in rows):
+        notes.append("no instance takes work: start `nxs node` or `celery worker`")
     if leader is None and rows:
         notes.append("no beat leads: start `celery beat` or `nxs node`")
     notes += [
@@ -181,7 +183,7 @@ def _orphan_notes(orphans: dict[str, int]) -> list[str]:
 
 def _shelf_notes(shelves: dict[str, int]) -> list[str]:
     texts = {
-        PARKED: "task(s) are parked: no instance knows them (nxs story ID)",
+        PARKED: "task(s) are parked: no instance knows them (nxs shelves parked)",
         QUARANTINE: "task(s) are in quarantine (nxs quarantine list)",
     }
     return [f"{shelves[name]} {text}" for name, text in texts.items() if shelves[name]]

@@ -205,7 +205,8 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
     ]
     if told["cancelled"]:
         c = told["cancelled"]
-        lines.append(f"  {moment(c['at'])} cancelled by {c['by'] or UNKNOWN}: will not run")
+        what = "runs already, will not run again" if told["held"] else "will not run"
+        lines.append(f"  {moment(c['at'])} cancelled by {c['by'] or UNKNOWN}: {what}")
     if not told["waiting"] and not told["held"] and not told["shelved"]:
         lines.append("  neither waits nor is held")
     if told["result_state"]:

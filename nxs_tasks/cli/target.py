@@ -71,19 +71,22 @@ class Target:
     def app(self) -> Any:
         """The Celery app. Raises `SettingError` if there is none of that name."""
         if self._app is None:
-            self._find_running_fleet()
-            self._app = _load(self.name)
+            # Before a running fleet is found: that changes where it would be looked for.
+            name = self.name
+            self._find_running_fleet(name)
+            self._app = _load(name)
         return self._app
 
     def runtime(self) -> Runtime:
         """The runtime of the app's fleet. Raises `SettingError` if it has no fleet."""
         return runtime_of(self.app())
 
-    def _find_running_fleet(self) -> None:
+    def _find_running_fleet(self, name: str) -> None:
         if "NXS_BROKER_URL" in os.environ or "CELERY_BROKER_URL" in os.environ:
             return
-        running, name = Running.find(), self.name
+        running = Running.find()
         if running is not None and running.app == name:
+            print(f"nxs: the fleet of `nxs up` at {running.broker_url}", file=sys.stderr)
             self.use_fleet(running.broker_url, up_home(load().settings.state_path))
         elif name == DEFAULT_APP:
             raise SettingError(

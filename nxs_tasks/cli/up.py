@@ -45,6 +45,7 @@ from nxs_tasks.model.state import State
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.settings import load
 from nxs_tasks.store import FleetStore, Keys, Wire, connect
+from nxs_tasks.store.server import persistence
 
 SERVER_UP_S = 15.0
 FLEET_UP_S = 90.0
@@ -152,6 +153,8 @@ def _bring_up_and_work(
         _await_flower(plan.flower_port, {name for name, _ in names}, supervisor)
         if not plan.once:
             out.print(f"Flower: http://127.0.0.1:{plan.flower_port}", soft_wrap=True)
+    if not plan.once:
+        out.print(f"to submit to it: export CELERY_BROKER_URL={url} CELERY_RESULT_BACKEND={url}")
     out.print(f"logs: {home / 'logs'}", soft_wrap=True)
     return code
 
@@ -191,7 +194,7 @@ def _await_server(url: str, supervisor: Supervisor) -> None:
     def serves() -> bool:
         supervisor.require_alive()
         try:
-            return store.persistence() is True
+            return persistence(store) is True
         except BrokerError:
             return False
 

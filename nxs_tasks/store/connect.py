@@ -54,6 +54,11 @@ def safe_url(url: str) -> str:
     return ";".join(_without_password(part) for part in re.split(r";(?=[\w+.-]+://)", url))
 
 
+def place_of_url(url: str) -> str:
+    """The address without user and password: who asks changes, and the place is the same."""
+    return re.sub(r"(://)[^/;]*@", r"\1", safe_url(url))
+
+
 def _without_password(url: str) -> str:
     url = re.sub(r"(?i)([?&]\w*password=)[^&]*", r"\1***", url)
     scheme, mark, rest = url.partition("://")

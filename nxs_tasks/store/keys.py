@@ -72,6 +72,14 @@ class Keys:
         """Hash: `<hour>:ok` and `<hour>:failed` counts of the reliability window."""
         return self._key("outcomes", instance_id)
 
+    def trial(self) -> str:
+        """Text: written to see whether the server takes a write."""
+        return self._key("trial")
+
+    def named_queues(self) -> str:
+        """Set: queues that a submission has named, whoever consumes them."""
+        return self._key("named-queues")
+
     def epochs(self) -> str:
         """Hash: instance id to the last epoch given out; outlives the record."""
         return self._key("epochs")

@@ -34,7 +34,7 @@ class Places:
         order meets each. Includes queues of instances that are forgotten.
         """
         own = self._store.keys.own_queue("")
-        named = {*also, *self._bound()}
+        named = {*also, *self._bound(), *self._named()}
         for instance in snapshot.instances:
             named |= instance.profile.queues if instance.profile else set()
         others = {q for q in named if q and not q.startswith((CONTROL_QUEUES, own))}
@@ -57,6 +57,16 @@ class Places:
             return {
                 member.rpartition(wire.sep)[2] for members in pipe.execute() for member in members
             }
+
+    def note(self, queue: str) -> None:
+        """Note that messages are written to a queue: kombu declares it, and we need not."""
+        with explained(self._store.url):
+            self._store.client.sadd(self._store.keys.named_queues(), queue)
+
+    def _named(self) -> set[str]:
+        with explained(self._store.url):
+            key = self._store.keys.named_queues()
+            return cast("set[str]", self._store.client.smembers(key))
 
     def _keys_like(self, beginning: str) -> list[str]:
         pattern = "".join("\\" + c if c in "*?[]^\\" else c for c in beginning) + "*"

@@ -79,17 +79,6 @@ class FleetStore:
         require_version(info, self.url)
         return info
 
-    def persistence(self) -> bool | None:
-        """Whether the append-only file is on and loaded; None if INFO does not tell.
-
-        False also while the server still reads the file: it answers then and refuses to work.
-        """
-        with explained(self.url):
-            info = self.client.info("persistence")
-        if "aof_enabled" not in info:
-            return None
-        return bool(info["aof_enabled"]) and not info.get("loading")
-
     def ping(self) -> None:
         """One round trip."""
         with explained(self.url):

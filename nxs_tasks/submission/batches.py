@@ -248,6 +248,15 @@ def counts(spool: Spool) -> dict[tuple[str, bool], int]:
         return {(row[0], bool(row[1])): row[2] for row in connection.execute(sql)}
 
 
+def readdress(spool: Spool, before: str, broker: str) -> int:
+    """Have what waits for one broker wait for another address of it; returns how many."""
+    with spool.writing() as connection:
+        connection.execute("DELETE FROM sending WHERE broker = ?", (broker,))
+        connection.execute("UPDATE sending SET broker = ? WHERE broker = ?", (broker, before))
+        sql = "UPDATE kept SET broker = ? WHERE broker = ?"
+        return connection.execute(sql, (broker, before)).rowcount
+
+
 def drop(spool: Spool, ids: Sequence[int]) -> int:
     """Remove rows for good; returns how many. Raises `SpoolError`."""
     with spool.writing() as connection:

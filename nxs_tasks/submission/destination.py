@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple, Protocol
 
+from nxs_tasks.deadline import within
+from nxs_tasks.errors import BrokerError
 from nxs_tasks.model.decision import Placement
 from nxs_tasks.runtime import Runtime
+from nxs_tasks.store.places import Places
 from nxs_tasks.submission.plan import Plan
 
+log = logging.getLogger(__name__)
+
+#: Longest wait for a queue to be noted, s: the task itself comes afterwards.
+NOTE_S = 0.2
 ROUTED = "the queue that its options or task_routes name"
 
 
@@ -48,6 +57,7 @@ class Destinations:
         self._own_queue = runtime.keys.own_queue("")
         self._clock = runtime.clock
         self._shared = ""
+        self._noted: set[str] = set()
         self._places: dict[tuple[str, int], tuple[str, str]] = {}
 
     def of_one(self, plan: Plan, id_: str) -> Destination:
@@ -61,8 +71,10 @@ class Destinations:
         """One for each task; the same object for neighbours that go the same way."""
         priority = plan.level
         if plan.route is not None:
-            key, queue_json = self._place(plan.route.queue, priority)
-            return repeat(Destination(plan.route.queue, key, ROUTED, queue_json), len(ids))
+            queue = plan.route.queue
+            self._note(queue)
+            key, queue_json = self._place(queue, priority)
+            return repeat(Destination(queue, key, ROUTED, queue_json), len(ids))
         at = self._clock.now()
         return self._all_placed(self._placing.place_many(plan.target.name, ids, at), priority, at)
 
@@ -89,6 +101,17 @@ class Destinations:
         key, queue_json = self._places.get((queue, priority)) or self._place(queue, priority)
         header = placed_json(placement, at)
         return Destination(queue, key, placement.reason, queue_json, placement, header, at)
+
+    def _note(self, queue: str) -> None:
+        """Have a queue of the user's known to who looks for tasks, also if nobody consumes it."""
+        if queue in self._noted or self._runtime.breaker.open:
+            return
+        try:
+            within(NOTE_S, partial(Places(self._runtime.store()).note, queue))
+        except (BrokerError, TimeoutError) as error:
+            log.debug("%s is noted later: %s", queue, error)
+        else:
+            self._noted.add(queue)
 
     def _place(self, queue: str, priority: int) -> tuple[str, str]:
         found = self._places.get((queue, priority))

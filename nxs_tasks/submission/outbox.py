@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from nxs_tasks.deadline import Deadline
 from nxs_tasks.errors import SpoolError
 from nxs_tasks.runtime import Runtime
-from nxs_tasks.store.connect import safe_url
+from nxs_tasks.store.connect import place_of_url
 from nxs_tasks.store.line import Lines, NotWritten
 from nxs_tasks.store.publisher import Write
 from nxs_tasks.submission.batches import LEASE_S
@@ -213,8 +213,8 @@ class Outbox:
 
     @property
     def broker(self) -> str:
-        """For whom messages of this process are kept: the address, without its password."""
-        return safe_url(self._runtime.broker_url)
+        """For whom messages of this process are kept: the address, without user and password."""
+        return place_of_url(self._runtime.broker_url)
 
     # the broker's absence
 

@@ -77,6 +77,20 @@ class Connection(kombu.Connection):
         found = super().get_transport_cls()
         return REPLACED.get(found, found)
 
+    def ensure_connection(
+        self,
+        errback: Any = None,
+        max_retries: int | None = None,
+        interval_start: float = 1,
+        interval_step: float = 0,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As kombu's, but with a try each second: its pauses grow to 30 s, while work waits."""
+        return super().ensure_connection(
+            errback, max_retries, interval_start, interval_step, *args, **kwargs
+        )
+
     def info(self) -> dict[str, Any]:
         """As kombu's, of the options only what can be sent: remote control asks for it."""
         known = dict(super().info())

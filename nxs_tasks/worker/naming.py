@@ -43,7 +43,8 @@ def take_name(
             raise NameTaken(
                 f"a living worker already has the name {instance_id!r} "
                 f"(process {before.identity}, epoch {before.epoch}, {before.state}): "
-                "give each worker its own name (celery worker -n NAME@%h)"
+                "give each worker its own name (celery worker -n NAME@%h, nxs node --name NAME), "
+                "or end that process if it is left from before"
             )
     return store.join(instance_id, identity, profile, seen_epoch=seen_epoch)
 

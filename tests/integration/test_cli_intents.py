@@ -14,8 +14,11 @@ def test_what_nxs_says_of_a_cancellation(live: Live, shop: Any) -> None:
     elsewhere = shop.add.apply_async((1, 1), queue="video")
     told = json.loads(live.nxs("story", elsewhere.id, "--json").stdout)
     assert told["waiting"] == {"queue": "video", "priority": 0, "ahead": 0}
+    written = shop.fleet.submit(shop.add, (1, 1), queue="audio")
+    told = json.loads(live.nxs("story", written.id, "--json").stdout)
+    assert told["waiting"] == {"queue": "audio", "priority": 0, "ahead": 0}
     adds, nap = [shop.add.delay(n, n) for n in range(3)], shop.nap.delay(1.0)
-    live.store.client.delete("video")
+    live.store.client.delete("video", "audio")
     dry = live.nxs("cancel", "--task", "shop.add", "--dry-run")
     assert "3 task(s) found, would be cancelled:" in dry.stdout
     assert "3 to take out of queue celery" in dry.stdout

@@ -9,8 +9,9 @@ import pytest
 
 from nxs_tasks import Fleet
 from nxs_tasks.cli.main import EXIT_ERROR, run
+from nxs_tasks.store.connect import place_of_url
 from nxs_tasks.store.unique import UniqueKeys
-from tests.conftest import MakeApp, Server, new_store
+from tests.conftest import MakeApp, Server, add_instance, new_store
 
 
 class Terminal:
@@ -115,6 +116,19 @@ def test_another_broker_has_its_own(
     assert "0 sent" in other("spool", "drain")
 
 
+def test_who_asks_may_change_and_an_address_be_moved(nxs: Terminal, own_server: Server) -> None:
+    place = own_server.url.replace("redis://", "redis://ann:secret@")
+    assert place_of_url(place) == own_server.url
+    own_server.kill()
+    nxs.submit(2)
+    own_server.start()
+    with nxs.fleet.outbox.spool.writing() as connection:
+        connection.execute("UPDATE kept SET broker = 'redis://old:6379/0'")
+    assert "2 wait for redis://old:6379/0, and this app has" in nxs("spool", "drain")
+    assert f"2 wait for {own_server.url} now" in nxs("spool", "move", "redis://old:6379/0")
+    assert "2 sent, 0 refused" in nxs("spool", "drain")
+
+
 def test_a_spool_that_is_damaged_is_told(nxs: Terminal) -> None:
     path = nxs.fleet.outbox.spool.path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,5 +146,12 @@ def test_unique_keys(nxs: Terminal, own_server: Server) -> None:
     assert nxs.json("unique", "list") == [{"unique_key": "nightly", "task_id": id_}]
     assert "no task has the unique key 'daily'" in nxs("unique", "release", "daily")
     assert nxs.code == EXIT_ERROR
-    assert f"task {id_} had it" in nxs("unique", "release", "nightly")
+    store = new_store(own_server.url)
+    add_instance(store, "w1@t")
+    message: Any = store.client.rpop("celery")
+    held = f'[{message}, "", "celery"]'
+    store.client.hset(store.keys.inflight("w1@t", 1), "w1@t|1|1", held)
+    assert f"task {id_} is held by w1@t" in nxs("unique", "release", "nightly")
+    assert nxs.code == EXIT_ERROR
+    assert f"task {id_} had it" in nxs("unique", "release", "nightly", "--force")
     assert UniqueKeys(new_store(own_server.url)).owner("nightly") == ""

@@ -193,3 +193,23 @@ def test_doctor_tells_what_is_there_and_what_is_not(live: Live) -> None:
     assert "ok      broker" in told.stdout
     assert "ok      persistence" in told.stdout
     assert "WRONG   control plane: has never ticked" in told.stdout
+    assert "WRONG   work: no instance takes work" in told.stdout
+    assert "ok      writes" in told.stdout
+
+
+def test_doctor_tells_what_nobody_takes(live: Live, shop: Any) -> None:
+    shop.add.delay(1, 1)
+    shop.fleet.submit(shop.add, (1, 1), queue="video")
+    told = live.command("nxs_tasks.cli.doctor", "check", "-A", APP)
+    assert "no instance takes what waits: 1 in video, 1 in celery;" in told.stdout
+    live.store.client.config_set("maxmemory", "1")
+    told = live.command("nxs_tasks.cli.doctor", "check", "-A", APP)
+    assert "WRONG   writes: the server" in told.stdout
+
+
+def test_doctor_asks_a_broker_that_is_away_once(live: Live) -> None:
+    live.server.kill()
+    told = live.command("nxs_tasks.cli.doctor", "check", "-A", APP)
+    assert told.stdout.count("no Redis or Valkey server answers") == 1
+    assert "unknown work: not looked at" in told.stdout
+    assert "ok      spool" in told.stdout

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nxs_tasks.clock import wait_until
-from nxs_tasks.errors import NameTaken, Stale
+from nxs_tasks.errors import BrokerError, NameTaken, Stale
 from nxs_tasks.model.decision import Forget, Nothing, Release, Transition
 from nxs_tasks.model.instance import Instance, Load, Profile
 from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
@@ -20,7 +20,8 @@ from nxs_tasks.store import FleetStore, Keys, Wire, connect
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.leases import BeatLease
 from nxs_tasks.store.queues import Queues
-from tests.conftest import FAKE_URL, add_instance, beat, new_store, set_back
+from nxs_tasks.store.server import evicts, persistence, try_write
+from tests.conftest import FAKE_URL, Server, add_instance, beat, new_store, set_back
 from tests.integration.messages import (
     GARBAGE,
     OWN,
@@ -1144,12 +1145,28 @@ class TestScripts:
 
 def test_persistence_is_told(store: FleetStore) -> None:
     real_only(store, "has no INFO")
-    assert store.persistence() is True
+    assert persistence(store) is True
     store.client.config_set("appendonly", "no")
     try:
-        assert store.persistence() is False
+        assert persistence(store) is False
     finally:
         store.client.config_set("appendonly", "yes")
+
+
+def test_a_server_that_evicts_or_takes_no_write_is_told(own_server: Server) -> None:
+    store = new_store(own_server.url)
+    try_write(store)
+    assert wait_until(lambda: store.client.exists(store.keys.trial()) == 0, 10.0)
+    assert evicts(store) == ""
+    store.client.config_set("maxmemory-policy", "allkeys-lru")
+    assert evicts(store) == "", "there is no limit"
+    store.client.config_set("maxmemory", "1gb")
+    assert evicts(store) == "allkeys-lru"
+    store.client.config_set("maxmemory-policy", "noeviction")
+    store.client.config_set("maxmemory", "1")
+    assert evicts(store) == ""
+    with pytest.raises(BrokerError, match="maxmemory"):
+        try_write(store)
 
 
 def test_two_processes_see_the_same_fleet(url: str) -> None:
