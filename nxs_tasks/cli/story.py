@@ -18,6 +18,7 @@ from nxs_tasks.cli.output import UNKNOWN, AsJson, age, console, number, print_js
 from nxs_tasks.clock import iso
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.record import LossRecord
 from nxs_tasks.model.shelf import CANCELLED, DELAYED, SHELVES, Shelved
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED
@@ -89,6 +90,7 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
     held = [h for h in queues.all_held() if h.envelope.task_id == task_id]
     shelved = [(s, e) for s in SHELVES for e in Shelves(store).find(s, task_id)]
     placements, problem = _history(runtime, "placements", task_id=task_id)
+    losses, _ = _history(runtime, "losses", task_id=task_id)
     result = runtime.app.AsyncResult(task_id)
     state = _result_state(result)
     envelope = waiting.envelope if waiting else held[0].envelope if held else None
@@ -98,10 +100,10 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
     kept = Shelves(store).find(CANCELLED, task_id) if cancelled else []
     return {
         "found": bool(
-            waiting or held or shelved or cancelled or placements or state in KNOWN_STATES
+            waiting or held or shelved or cancelled or placements or losses or state in KNOWN_STATES
         ),
         "task_id": task_id,
-        "task": _task_name(envelope, [*(e for _, e in shelved), *kept], placements),
+        "task": _task_name(envelope, [*(e for _, e in shelved), *kept], [*placements, *losses]),
         "placed": envelope.placed if envelope else None,
         "waiting": _waiting(waiting) if waiting else None,
         "held": [_held(h, snapshot) for h in held],
@@ -109,19 +111,30 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
             {"shelf": name, "at": e.at, "reason": e.reason, "task": e.task} for name, e in shelved
         ],
         "cancelled": asdict(cancelled) if cancelled else None,
-        "lost": [dict(loss) for loss in envelope.lost] if envelope else [],
+        "lost": _all_losses(envelope, losses),
         "result_state": state,
         "placements": [asdict(p) for p in placements],
         "history_problem": problem,
     }
 
 
-def _task_name(envelope: Envelope | None, kept: list[Shelved], placements: list[Any]) -> str | None:
+def _task_name(envelope: Envelope | None, kept: list[Shelved], records: list[Any]) -> str | None:
     if envelope is not None:
         return envelope.task
     if kept:
         return kept[0].task
-    return placements[0].task if placements else None
+    return records[0].task if records else None
+
+
+def _all_losses(envelope: Envelope | None, losses: list[LossRecord]) -> list[dict[str, Any]]:
+    """Those of the history, and those of the message that are not there yet; oldest first."""
+    known = {(loss.instance, loss.epoch) for loss in losses}
+    told = [
+        {"instance": loss.instance, "epoch": loss.epoch, "at": loss.at, "became": loss.became}
+        for loss in reversed(losses)
+    ]
+    newer = [dict(loss) for loss in envelope.lost] if envelope else []
+    return told + [loss for loss in newer if (loss.get("instance"), loss.get("epoch")) not in known]
 
 
 def _first(found: Iterable[Waiting | None]) -> Waiting | None:
@@ -200,7 +213,8 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
     lines += [f"  held now:{_held_line(h)}" for h in told["held"]]
     lines += [_shelved_line(s) for s in told["shelved"]]
     lines += [
-        f"  {moment(loss.get('at'))} {loss.get('instance')} died while it held it"
+        f"  {moment(loss.get('at'))} {loss.get('instance')} died while it held it: "
+        f"{loss.get('became') or 'given back'}"
         for loss in told["lost"]
     ]
     if told["cancelled"]:

@@ -14,8 +14,14 @@ from sqlmodel import Session, col, delete, select
 from nxs_tasks.history.address import Address
 from nxs_tasks.history.engine import plain_errors, writing
 from nxs_tasks.history.rows import ROWS, R, to_record, to_values
-from nxs_tasks.history.tables import PlacementRow, Row, TickRow, TransitionRow
-from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
+from nxs_tasks.history.tables import LossRow, PlacementRow, Row, TickRow, TransitionRow
+from nxs_tasks.model.record import (
+    LossRecord,
+    PlacementRecord,
+    Record,
+    TickRecord,
+    TransitionRecord,
+)
 
 _DAY_S = 86_400
 
@@ -63,6 +69,11 @@ class History:
         if instance is not None:
             wanted.append(col(PlacementRow.instance) == instance)
         return self._newest(PlacementRecord, wanted, limit)
+
+    def losses(self, task_id: str | None = None, limit: int = 50) -> list[LossRecord]:
+        """Holders that died with a task (with one task), newest first."""
+        wanted = [] if task_id is None else [col(LossRow.task_id) == task_id]
+        return self._newest(LossRecord, wanted, limit)
 
     def ticks(
         self, job: str | None = None, since: float | None = None, limit: int = 1000

@@ -9,14 +9,21 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from nxs_tasks.errors import HistoryError, RecordRefused
-from nxs_tasks.history.tables import PlacementRow, Row, TickRow, TransitionRow
-from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
+from nxs_tasks.history.tables import LossRow, PlacementRow, Row, TickRow, TransitionRow
+from nxs_tasks.model.record import (
+    LossRecord,
+    PlacementRecord,
+    Record,
+    TickRecord,
+    TransitionRecord,
+)
 
-R = TypeVar("R", TransitionRecord, PlacementRecord, TickRecord)
+R = TypeVar("R", TransitionRecord, PlacementRecord, LossRecord, TickRecord)
 
 ROWS: dict[type[Record], type[Row]] = {
     TransitionRecord: TransitionRow,
     PlacementRecord: PlacementRow,
+    LossRecord: LossRow,
     TickRecord: TickRow,
 }
 _JSON = frozenset({"evidence", "candidates"})

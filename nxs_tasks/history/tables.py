@@ -99,6 +99,19 @@ class PlacementRow(Row, table=True):
     _decode = field_validator("candidates", mode="before")(_decoded)
 
 
+class LossRow(Row, table=True):
+    """A `LossRecord`."""
+
+    __tablename__ = "nxs_losses"
+    __table_args__: ClassVar[Any] = _indexed("task_id", "instance")
+
+    task_id: str = key()
+    task: str
+    instance: str = key()
+    epoch: int = Field(ge=-(2**63), lt=2**63, sa_type=BigInteger)
+    became: str
+
+
 class TickRow(Row, table=True):
     """A `TickRecord`."""
 

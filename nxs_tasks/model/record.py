@@ -37,6 +37,19 @@ class PlacementRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossRecord:
+    """A task lost its holder: the process that had its message died."""
+
+    event_id: str
+    at: float  # server time of the rescue, s
+    task_id: str
+    task: str  # registered name
+    instance: str
+    epoch: int
+    became: str  # "given back" or "quarantine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TickRecord:
     """A control job ran."""
 
@@ -49,4 +62,4 @@ class TickRecord:
 
 
 #: Whatever the history keeps.
-Record = TransitionRecord | PlacementRecord | TickRecord
+Record = TransitionRecord | PlacementRecord | LossRecord | TickRecord

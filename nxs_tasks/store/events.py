@@ -1,4 +1,4 @@
-"""Events on their way from the broker into the history, in three streams.
+"""Events on their way from the broker into the history, a stream for each kind.
 
 A transition is written by the same script that makes it, so neither can be without the other.
 Reading is at least once: events are deleted after the history has them, and the history ignores
@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
+from nxs_tasks.model.record import (
+    LossRecord,
+    PlacementRecord,
+    Record,
+    TickRecord,
+    TransitionRecord,
+)
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.store import MALFORMED, STREAM_LENGTH, FleetStore
 
@@ -35,7 +41,7 @@ class Batch:
 
 
 class Events:
-    """The three streams of one fleet."""
+    """The streams of one fleet."""
 
     def __init__(self, store: FleetStore) -> None:
         self._store = store
@@ -44,6 +50,7 @@ class Events:
         self._readers: dict[str, Callable[[str, Fields], Record]] = {
             keys.transitions(): _transition,
             keys.placements(): _placement,
+            keys.losses(): _loss,
             keys.ticks(): _tick,
         }
 
@@ -155,6 +162,18 @@ def _placement(id_: str, fields: Fields) -> PlacementRecord:
         score=float(fields["score"]) if fields["score"] else None,
         reason=fields["reason"],
         candidates=tuple(json.loads(fields["candidates"])),
+    )
+
+
+def _loss(id_: str, fields: Fields) -> LossRecord:
+    return LossRecord(
+        event_id=f"loss:{id_}",
+        at=float(fields["at"]),
+        task_id=fields["task_id"],
+        task=fields["task"],
+        instance=fields["instance"],
+        epoch=int(fields["epoch"]),
+        became=fields["became"],
     )
 
 

@@ -13,7 +13,7 @@ from nxs_tasks.store.connect import explained
 from nxs_tasks.store.homes import lasting
 from nxs_tasks.store.message import Envelope, read, returned, unwrap
 from nxs_tasks.store.shelves import entry_text
-from nxs_tasks.store.store import FleetStore
+from nxs_tasks.store.store import STREAM_LENGTH, FleetStore
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,14 @@ class Move:
     back: bool = False  # to the end of the line, else to be taken next
     unique: str = ""  # the key of a unique_key to be freed, if it is this task's
     task_id: str = ""
+    task: str = ""
 
     def arguments(self) -> tuple[str, ...]:
         """As the script takes them."""
         end = "back" if self.back else "front"
         at = end if self.at is None else repr(self.at)
-        return self.token, self.key, self.text, self.entry, at, self.unique, self.task_id
+        about = self.unique, self.task_id, self.task
+        return self.token, self.key, self.text, self.entry, at, *about
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,18 @@ class Inflight:
         return bool(self._store.call("shelve_paused", names, arguments))
 
     def relocate(
-        self, instance: str, epoch: int, moves: Iterable[Move], *, dead: bool = False
+        self,
+        instance: str,
+        epoch: int,
+        moves: Iterable[Move],
+        *,
+        dead: bool = False,
+        lost_at: float | None = None,
     ) -> int:
         """Carry out moves; returns how many were still held.
 
-        With `dead` only if the process is no longer part of the fleet; else raises `Stale`.
+        With `dead` only if the process is no longer part of the fleet; else raises `Stale`. With
+        `lost_at` (s) the loss of each is told to the history.
         """
         store = self._store
         keys = [
@@ -122,9 +131,11 @@ class Inflight:
             self._hash(instance, epoch),
             self._index(instance, epoch),
             store.keys.holders(),
+            store.keys.losses(),
         ]
+        how = [instance, epoch, int(dead), "" if lost_at is None else repr(lost_at), STREAM_LENGTH]
         flat = [argument for move in moves for argument in move.arguments()]
-        moved = int(store.call("relocate", keys, [instance, epoch, int(dead), *flat]))
+        moved = int(store.call("relocate", keys, [*how, *flat]))
         if moved < 0:
             raise Stale(f"{instance} with epoch {epoch} is part of the fleet")
         return moved
@@ -162,9 +173,9 @@ class Inflight:
             # One call for each kind, so that each can be counted.
             back = [replace(move, back=last) for move in moves if not move.entry]
             aside = [move for move in moves if move.entry]
-            to_queues += self.relocate(instance, epoch, back, dead=dead)
+            to_queues += self.relocate(instance, epoch, back, dead=dead, lost_at=lost_at)
             if aside:
-                to_quarantine += self.relocate(instance, epoch, aside, dead=dead)
+                to_quarantine += self.relocate(instance, epoch, aside, dead=dead, lost_at=lost_at)
             if not entries:
                 return Returned(to_queues, to_quarantine)
 
@@ -207,8 +218,13 @@ class Inflight:
             reason = f"lost its holder {losses} times, last {instance}"
             return self._aside(token, text, queue, reason, lost_at, envelope)
         target = home(envelope.task, queue)
-        text = returned(raw, target, loss)
-        return Move(token, self._store.wire.list_of(target, envelope.priority), text)
+        return Move(
+            token,
+            self._store.wire.list_of(target, envelope.priority),
+            returned(raw, target, loss),
+            task_id=envelope.task_id,
+            task=envelope.task,
+        )
 
     def _aside(
         self,
@@ -240,6 +256,7 @@ class Inflight:
             # What waits for a person must not keep all later ones of its key from running.
             unique=self._unique(envelope.unique_key) if envelope else "",
             task_id=shelved.task_id,
+            task=shelved.task,
         )
 
     def _unique(self, unique_key: str) -> str:

@@ -76,6 +76,10 @@ class Keys:
         """Text: written to see whether the server takes a write."""
         return self._key("trial")
 
+    def losses(self) -> str:
+        """Stream: tasks that lost their holder, until the history has them."""
+        return self._key("losses")
+
     def named_queues(self) -> str:
         """Set: queues that a submission has named, whoever consumes them."""
         return self._key("named-queues")

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from nxs_tasks.errors import Stale
+from nxs_tasks.model.record import LossRecord
 from nxs_tasks.model.shelf import QUARANTINE
 from nxs_tasks.model.state import State
 from nxs_tasks.store import FleetStore, Wire
+from nxs_tasks.store.events import Events
 from nxs_tasks.store.homes import homes
 from nxs_tasks.store.inflight import BATCH, Inflight, Move, Returned
 from nxs_tasks.store.message import LOST_HEADER, read
@@ -246,13 +248,11 @@ class TestTwoAtOnce:
         class Late(Inflight):
             """Between its look and its move another has rescued all and given it away."""
 
-            def relocate(
-                self, instance: str, epoch: int, moves: Iterable[Move], *, dead: bool = False
-            ) -> int:
+            def relocate(self, instance: str, epoch: int, moves: Iterable[Move], **how: Any) -> int:
                 if not firsts:
                     firsts.append(rescue(process, lost_holders=lost_holders))
                     other.take_all()
-                return super().relocate(instance, epoch, moves, dead=dead)
+                return super().relocate(instance, epoch, moves, **how)
 
         firsts: list[Returned] = []
         process, other = a_holder(store, "a", "b"), Process(store, "w2")
@@ -263,6 +263,11 @@ class TestTwoAtOnce:
         assert late == Returned()
         [first] = firsts
         assert first == (Returned(0, 2) if lost_holders == 1 else Returned(2, 0))
+        became = "quarantine" if lost_holders == 1 else "given back"
+        told = [r for r in Events(store).read().records if isinstance(r, LossRecord)]
+        assert [(r.task_id, r.task, r.instance, r.epoch, r.at, r.became) for r in told] == [
+            (name, "shop.pay", "w1", 1, AT, became) for name in ("b", "a")
+        ], "each loss is told once"
         assert len(other.held_ids()) == first.to_queues
         assert Shelves(store).count(QUARANTINE) == first.to_quarantine
         assert contents(store, SHARED) == []
@@ -277,11 +282,9 @@ class TestTwoAtOnce:
 
     def test_what_a_task_ended_meanwhile_is_not_given_back(self, store: FleetStore) -> None:
         class Ended(Inflight):
-            def relocate(
-                self, instance: str, epoch: int, moves: Iterable[Move], *, dead: bool = False
-            ) -> int:
+            def relocate(self, instance: str, epoch: int, moves: Iterable[Move], **how: Any) -> int:
                 process.acknowledge(first)
-                return super().relocate(instance, epoch, moves, dead=dead)
+                return super().relocate(instance, epoch, moves, **how)
 
         process = a_holder(store, "a", "b")
         first, _ = sorted(process.tokens())

@@ -18,7 +18,16 @@ from nxs_tasks.errors import HistoryError
 from nxs_tasks.history import History, open_history
 from nxs_tasks.history.tables import METADATA
 from nxs_tasks.model.record import PlacementRecord, Record, TickRecord, TransitionRecord
-from tests.integration.history_records import DAY, NOW, everything, ids, placement, tick, transition
+from tests.integration.history_records import (
+    DAY,
+    NOW,
+    everything,
+    ids,
+    loss,
+    placement,
+    tick,
+    transition,
+)
 
 if TYPE_CHECKING:
     from tests.integration.history_fixtures import Place
@@ -28,8 +37,8 @@ pytest_plugins = ["tests.integration.history_fixtures"]
 
 class TestAdd:
     def test_gives_back_what_was_added(self, history: History) -> None:
-        records: list[Record] = [transition(), placement(), tick()]
-        assert history.add(records) == 3
+        records: list[Record] = [transition(), placement(), loss(), tick()]
+        assert history.add(records) == len(records)
         assert everything(history) == records
 
     def test_keeps_what_is_unknown_unknown(self, history: History) -> None:
@@ -145,6 +154,11 @@ class TestLookBack:
         assert ids(history.placements(task_id="t-1")) == ["2", "1"]
         assert ids(history.placements(instance="i-2")) == ["3", "2"]
         assert ids(history.placements(task_id="t-1", instance="i-2")) == ["2"]
+
+    def test_losses_of_one_task(self, history: History) -> None:
+        history.add([loss(f"{task}{n}", task_id=task, at=NOW + n) for task in "ab" for n in (1, 2)])
+        assert ids(history.losses("a")) == ["a2", "a1"]
+        assert ids(history.losses(limit=1)) == ["b2"]
 
     def test_ticks_of_one_job_since_a_time(self, history: History) -> None:
         history.add([tick(f"{job}{n}", job=job, at=NOW + n) for job in "ab" for n in range(3)])

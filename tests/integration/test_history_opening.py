@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.integration.history_fixtures"]
 
-TABLES = {"nxs_transitions", "nxs_placements", "nxs_ticks"}
+TABLES = {"nxs_transitions", "nxs_placements", "nxs_losses", "nxs_ticks"}
 
 
 class TestSchema:
@@ -86,7 +86,7 @@ class TestSchema:
         before = contents(place)
         with pytest.raises(HistoryTooNew) as caught:
             place.open()
-        for part in (place.shown, "9999", "0001", "Upgrade nxs-tasks", "NXS_HISTORY_URL"):
+        for part in (place.shown, "9999", "0002", "Upgrade nxs-tasks", "NXS_HISTORY_URL"):
             assert part in str(caught.value)
         assert contents(place) == before
 
@@ -100,11 +100,11 @@ class TestSchema:
         config.set_main_option("script_location", str(scripts))
         with sqlite_place.engine().connect() as connection:
             config.attributes["connection"] = connection
-            command.revision(config, "second", autogenerate=True, rev_id="0002")
-        written = (scripts / "versions" / "0002_second.py").read_text()
-        assert "down_revision = '0001'" in written
+            command.revision(config, "next", autogenerate=True, rev_id="0003")
+        written = (scripts / "versions" / "0003_next.py").read_text()
+        assert "down_revision = '0002'" in written
         assert "op." not in written, "the tables and the newest migration differ"
-        compile(written, "0002_second.py", "exec")
+        compile(written, "0003_next.py", "exec")
 
 
 def contents(place: Place) -> Any:

@@ -251,12 +251,10 @@ class World:
         between: list[Callable[[], object]] = [self.rescue, *claimed]
 
         class Interrupted(Inflight):
-            def relocate(
-                self, instance: str, epoch: int, moves: Iterable[Move], *, dead: bool = False
-            ) -> int:
+            def relocate(self, instance: str, epoch: int, moves: Iterable[Move], **how: Any) -> int:
                 while between:
                     between.pop(0)()
-                return super().relocate(instance, epoch, moves, dead=dead)
+                return super().relocate(instance, epoch, moves, **how)
 
         self._rescue(Interrupted(self.store), unread="")
 

@@ -5,12 +5,14 @@
 -- KEYS[1] hash: the holder's record
 -- KEYS[2] hash: in flight   KEYS[3] sorted set: in flight, by time
 -- KEYS[4] set: processes that may hold messages
+-- KEYS[5] stream: losses
 -- ARGV[1] instance id   ARGV[2] epoch
 -- ARGV[3] "1" = only if that process is no longer part of the fleet
--- ARGV[4], … for each message seven: token, key of the list or of the shelf's hash, text to write,
+-- ARGV[4] time (s) if the process is lost for each of them, else empty   ARGV[5] longest stream
+-- ARGV[6], … for each message eight: token, key of the list or of the shelf's hash, text to write,
 --   and for a shelf entry id and time; for a list an empty id, and "front" to be taken next (so the
 --   oldest is given last) or "back" to wait at the end of the line; key of a unique_key's lock that
---   is freed if it is this task's (or empty), and the task's id
+--   is freed if it is this task's (or empty), and the task's id and name
 --
 -- Returns the number moved; -1 if the process is (again) part of the fleet.
 
@@ -20,7 +22,7 @@ if ARGV[3] == '1' and not ended then
   return -1
 end
 local moved = 0
-for i = 4, #ARGV, 7 do
+for i = 6, #ARGV, 8 do
   local token, key, text, entry, at = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local lock, task_id = ARGV[i + 5], ARGV[i + 6]
   if redis.call('HEXISTS', KEYS[2], token) == 1 then
@@ -32,6 +34,11 @@ for i = 4, #ARGV, 7 do
     end
     if lock ~= '' and redis.call('GET', lock) == task_id then
       redis.call('DEL', lock)
+    end
+    if ARGV[4] ~= '' then
+      redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[5], '*', 'at', ARGV[4], 'task_id', task_id,
+        'task', ARGV[i + 7], 'instance', ARGV[1], 'epoch', ARGV[2],
+        'became', entry == '' and 'given back' or 'quarantine')
     end
     redis.call('HDEL', KEYS[2], token)
     moved = moved + 1
