@@ -23,6 +23,7 @@ from nxs_tasks.cli.processes import (
     worker_specs,
 )
 from nxs_tasks.cli.target import Target, state_dir
+from nxs_tasks.worker.step import is_patient, patiently
 
 #: A task may take hours, and nobody but its user knows.
 ANY_TIME_S = 30 * 24 * 3600.0
@@ -51,7 +52,8 @@ def node(
     """
     target: Target = context.obj
     runtime = target.runtime()
-    runtime.store().check_server()
+    # As the workers themselves do: a machine may start before its broker.
+    patiently(runtime.store().check_server, is_patient(target.app().conf))
     state_dir(runtime.settings)
     if control:
         runtime.history()

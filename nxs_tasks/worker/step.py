@@ -87,7 +87,7 @@ class InstanceStep(bootsteps.StartStopStep):
             self._runtime.require_accepted()
             # The app may have been configured further after Fleet(app).
             check(conf)
-            self._patient = _is_patient(conf)
+            self._patient = is_patient(conf)
             patiently(self._runtime.store().check_server, self._patient)
             self._refuse_foreign_control(queues)
             if self._runtime.keys.control_queue() in queues:
@@ -310,7 +310,7 @@ def patiently(action: Callable[[], T], patient: bool) -> T:
     return found[0]
 
 
-def _is_patient(conf: Any) -> bool:
+def is_patient(conf: Any) -> bool:
     """Whether Celery itself would try again to reach a broker at the start."""
     at_startup = conf.broker_connection_retry_on_startup
     return bool(conf.broker_connection_retry if at_startup is None else at_startup)

@@ -117,7 +117,10 @@ def test_up_passes_the_code_of_its_work_on(live: Live) -> None:
 
 def test_node_runs_worker_control_worker_and_beat_and_restarts_what_dies(live: Live) -> None:
     live.env["NXS_BROKER_URL"] = live.server.url
+    live.server.kill()
     node = live.start("node", "nxs_tasks.cli", "-A", APP, "node", "--slots", "2", "--name", "n1@t")
+    live.until(lambda: "Trying again" in node.log, "it to wait for the server")
+    live.server.start()
     live.until_state(State.ACTIVE, "n1@t")
     worker = next(
         p
