@@ -62,7 +62,13 @@ class Fleet:
         self.submitter = Submitter(self.runtime)
         self.outbox = Outbox(self.runtime)
         setattr(app, OUTBOX, self.outbox)
-        self.fence = fence.Fence(app, self.runtime.store, clock, self.runtime.breaker)
+        self.fence = fence.Fence(
+            app,
+            self.runtime.store,
+            clock,
+            self.runtime.breaker,
+            self.runtime.settings.submit_deadline,
+        )
         setattr(app, fence.ATTRIBUTE, self.fence)
         self.client = Client(
             self.runtime,

@@ -34,12 +34,13 @@ class Move:
     unique: str = ""  # the key of a unique_key to be freed, if it is this task's
     task_id: str = ""
     task: str = ""
+    age: int = 0
 
     def arguments(self) -> tuple[str, ...]:
         """As the script takes them."""
         end = "back" if self.back else "front"
         at = end if self.at is None else repr(self.at)
-        about = self.unique, self.task_id, self.task
+        about = self.unique, self.task_id, self.task, str(self.age)
         return self.token, self.key, self.text, self.entry, at, *about
 
 
@@ -63,14 +64,21 @@ class Inflight:
             return cast("list[str]", self._store.client.hkeys(self._hash(instance, epoch)))
 
     def acknowledge(
-        self, instance: str, epoch: int, token: str, *, unique_key: str = "", task_id: str = ""
+        self,
+        instance: str,
+        epoch: int,
+        token: str,
+        *,
+        unique_key: str = "",
+        task_id: str = "",
+        age: int = 0,
     ) -> bool:
         """Drop a message whose task has ended; False if it had been taken from this process."""
         keys = [self._hash(instance, epoch), self._index(instance, epoch)]
         arguments = [token]
         if unique_key:
             keys.append(self._unique(unique_key))
-            arguments.append(task_id)
+            arguments += [task_id, str(age)]
         return bool(self._store.call("acknowledge", keys, arguments))
 
     def shelve(
@@ -82,8 +90,9 @@ class Inflight:
         entry: Shelved,
         *,
         unique_key: str = "",
+        age: int = 0,
     ) -> bool:
-        """Put a held message on a shelf, and free its `unique_key`.
+        """Put a held message (of that age) on a shelf, and free its `unique_key`.
 
         False if it had been taken from this process.
         """
@@ -95,6 +104,7 @@ class Inflight:
             at=entry.at,
             unique=self._unique(unique_key),
             task_id=entry.task_id,
+            age=age,
         )
         return self.relocate(instance, epoch, [move]) == 1
 
@@ -257,6 +267,7 @@ class Inflight:
             unique=self._unique(envelope.unique_key) if envelope else "",
             task_id=shelved.task_id,
             task=shelved.task,
+            age=envelope.age if envelope else 0,
         )
 
     def _unique(self, unique_key: str) -> str:

@@ -11,6 +11,7 @@ from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 #: What kombu puts between a queue's name and its priority.
 SEPARATOR = "\x06\x16"
@@ -192,8 +193,8 @@ class Keys:
         return self._key("paused", "by")
 
     def client_name(self, instance_id: str, epoch: int) -> str:
-        """Name of every connection of a process, as CLIENT LIST shows it."""
-        return f"nxs:{self.fleet}:{instance_id}:{epoch}"
+        """Name of every connection of a process, as CLIENT LIST shows it: no sign is special."""
+        return f"nxs:{self.fleet}:{quote(instance_id, safe='@')}:{epoch}"
 
     def own_queue(self, instance_id: str) -> str:
         """kombu queue that only this instance consumes."""

@@ -111,15 +111,15 @@ class Line:
         return bool(self._written(write, packed, deadline, _number))
 
     def publish_unique(
-        self, write: Write, task_id: str, unique_key: str, deadline: Deadline
+        self, write: Write, task_id: str, unique_key: str, deadline: Deadline, age: int = 0
     ) -> str:
         """Write one message if its key is free; the id of the task that has it then.
 
-        Raises `NotWritten`.
+        One of an age above 0 is written in any case. Raises `NotWritten`.
         """
         [(list_key, [message])] = write.lists.items()
         keys = [self._keys.producer(write.producer), self._keys.unique(unique_key), list_key]
-        arguments = [write.number, REMEMBERED_S, task_id, message]
+        arguments = [write.number, REMEMBERED_S, task_id, message, age]
         return str(self._written(write, self._script(UNIQUE, keys, arguments), deadline))
 
     def is_void(self, write: Write, deadline: Deadline) -> bool:

@@ -47,6 +47,13 @@ class Envelope:
     eta: str = ""  # ISO time; "" = at once
     ignores_result: bool = False
     priority: int = 0
+    age: int = 0  # how many messages of its id came before it
+
+
+def age_of(headers: Mapping[str, Any]) -> int:
+    """How many messages of the same id came before one: its retries and replacements."""
+    found = [headers.get("retries"), headers.get("replaced_task_nesting")]
+    return sum(n for n in found if isinstance(n, int) and 0 < n < 2**31)
 
 
 def placed_header(placement: Placement, at: float) -> dict[str, Any]:
@@ -99,6 +106,8 @@ def read(raw: str) -> Envelope:
     """Read a message of a queue. Raises `MessageError`."""
     message = _decode(raw)
     headers, properties = message["headers"], message["properties"]
+    if "task" not in headers:
+        headers = {**_of_protocol_1(message), **headers}
     placed = headers.get(PLACED_HEADER)
     return Envelope(
         task_id=_shown(headers.get("id") or properties.get("correlation_id")),
@@ -111,7 +120,19 @@ def read(raw: str) -> Envelope:
         eta=_shown(headers.get("eta")),
         ignores_result=bool(headers.get("ignore_result")),
         priority=_priority(properties),
+        age=age_of(headers),
     )
+
+
+def _of_protocol_1(message: dict[str, Any]) -> dict[str, Any]:
+    """What Celery's older protocol says in the body; nothing if that cannot be read."""
+    try:
+        body = b64decode(message["body"])
+        found = json.loads(body)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
+    known = ("task", "id", "eta", "retries")
+    return {name: found[name] for name in known if name in found} if isinstance(found, dict) else {}
 
 
 def _priority(properties: dict[str, Any]) -> int:

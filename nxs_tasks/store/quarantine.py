@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from nxs_tasks.store.message import Envelope, read, without_losses
 from nxs_tasks.store.shelves import Shelves
 from nxs_tasks.store.store import FleetStore
 from nxs_tasks.store.unique import UniqueKeys
+
+log = logging.getLogger(__name__)
 
 
 class Quarantine:
@@ -31,10 +34,26 @@ class Quarantine:
     def release(self, entries: Iterable[Shelved]) -> int:
         """Put entries back into their queues, to be taken next, with a loss count of 0.
 
-        What is no message goes back as it is: whoever takes it puts it here again. Returns how many
-        were still there.
+        What is no message goes back as it is: whoever takes it puts it here again. One whose
+        unique_key another task has got meanwhile stays. Returns how many were released.
         """
-        return self._shelves.take(QUARANTINE, [_anew(e) for e in entries], "front")
+        free = [entry for entry in entries if self._has_its_key(entry)]
+        return self._shelves.take(QUARANTINE, [_anew(e) for e in free], "front")
+
+    def _has_its_key(self, entry: Shelved) -> bool:
+        envelope = envelope_of(entry)
+        if envelope is None or not envelope.unique_key:
+            return True
+        owner = UniqueKeys(self._store).take(envelope.unique_key, envelope.task_id)
+        if owner == envelope.task_id:
+            return True
+        log.warning(
+            "task %s stays: task %s has its unique_key %r",
+            envelope.task_id,
+            owner,
+            envelope.unique_key,
+        )
+        return False
 
     def drop(self, entries: Iterable[Shelved]) -> int:
         """Remove entries for good; returns how many were still there."""

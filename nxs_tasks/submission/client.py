@@ -16,10 +16,10 @@ from nxs_tasks.submission.announce import Announcer
 from nxs_tasks.submission.call import Call, Calls
 from nxs_tasks.submission.destination import Destinations, Placing
 from nxs_tasks.submission.encoder import new_id, new_ids
-from nxs_tasks.submission.options import UNIQUE, unique_key, with_unique_header
+from nxs_tasks.submission.options import UNIQUE, refuse_early, unique_key, with_unique_header
 from nxs_tasks.submission.outbox import Outbox
 from nxs_tasks.submission.outcome import BatchResult, Fate, Submission, SubmitOutcome
-from nxs_tasks.submission.plan import Planner, Target
+from nxs_tasks.submission.plan import Planner
 from nxs_tasks.submission.publishing import told_receipts
 from nxs_tasks.submission.routing import Routing
 from nxs_tasks.submission.stream import Stream
@@ -75,7 +75,8 @@ class Client:
             options = dict(with_unique_header(options))
         call = self._calls.understand(task, args, kwargs, options)
         if call.options and unique_key(call.options):
-            _refuse_early(call.plan.target)
+            target = call.plan.target
+            refuse_early(target.known if target.task is None else target.task)
         self._runtime.require_accepted()
         if call.celery:
             id_, fate = self._by_celery(call, call.task_id or new_id(), args, kwargs)
@@ -181,15 +182,6 @@ def _unfit_args(name: str, args: Any) -> OptionError:
     return OptionError(
         f"{name} is {type(args).__name__}: expected a list or tuple of the task's arguments"
     )
-
-
-def _refuse_early(target: Target) -> None:
-    task = target.known if target.task is None else target.task
-    if task is not None and not task.acks_late:
-        raise OptionError(
-            f"unique_key: {target.name} has acks_late=False, so nobody knows when it ends, and its "
-            "key would be free as soon as it starts: give it acks_late=True"
-        )
 
 
 def _check_all(check: Callable[..., Any], tasks: Sequence[Sequence[Any]]) -> None:

@@ -101,6 +101,15 @@ def unique_key(options: Mapping[str, Any]) -> str:
     return "" if options.get("retries") else str(headers.get(UNIQUE_HEADER) or "")
 
 
+def refuse_early(task: Any) -> None:
+    """Raises `OptionError` for a task (or None) that may not have a unique key."""
+    if task is not None and not task.acks_late:
+        raise OptionError(
+            f"unique_key: {task.name} has acks_late=False, so nobody knows when it ends, and its "
+            "key would be free as soon as it starts: give it acks_late=True"
+        )
+
+
 def check_known(options: Mapping[str, Any]) -> None:
     """Raises `OptionError` for a name that neither Celery nor NXS knows.
 

@@ -145,17 +145,31 @@ class Outbox:
         task_id: str,
         unique_key: str,
         deadline: Deadline | None = None,
+        age: int = 0,
     ) -> Receipt:
-        """Hand in one message if no other task has its key; the receipt says who has it."""
+        """Hand in one message if no other task has its key; the receipt says who has it.
+
+        One of an age above 0 is a later message of a task that has its key already. If it must be
+        spooled it goes on without, because by then another may have it.
+        """
         lists = {list_key: (message,)}
-        handed = Handed(lists, deadline or self.deadline(), task_id=task_id, unique_key=unique_key)
+        handed = Handed(
+            lists,
+            deadline or self.deadline(),
+            task_id=task_id,
+            unique_key="" if age else unique_key,
+        )
         lines = self._ready()
         if not self._breaker.lets_through():
             return self._keep(handed, self._breaker.why)
         try:
             with lines.line() as line:
                 owner = line.publish_unique(
-                    line.next_write(lists), task_id, unique_key, handed.deadline.part(SEND_SHARE)
+                    line.next_write(lists),
+                    task_id,
+                    unique_key,
+                    handed.deadline.part(SEND_SHARE),
+                    age,
                 )
         except NotWritten as failure:
             return self._take_over(handed, failure)

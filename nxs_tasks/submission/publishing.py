@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from celery import current_task
 from kombu import Exchange, Queue
 from kombu.utils.uuid import uuid
 
@@ -24,8 +25,9 @@ from nxs_tasks.deadline import Deadline
 from nxs_tasks.errors import AlreadySubmitted, BrokerError, BrokerUnreachable, SubmissionRejected
 from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.keys import Wire
-from nxs_tasks.store.message import UNIQUE_HEADER
+from nxs_tasks.store.message import UNIQUE_HEADER, age_of
 from nxs_tasks.submission.draft import Draft, level
+from nxs_tasks.submission.options import refuse_early
 from nxs_tasks.submission.outbox import Outbox, Receipt
 from nxs_tasks.submission.outcome import SubmitOutcome
 from nxs_tasks.submission.topology import Topology
@@ -70,6 +72,10 @@ class TaskSender:
         if _is_from_pool(producer) and "content_type" not in options:
             producer = TaskProducer(self, producer, name)
         return self._stock(producer, name, message, **options)
+
+    def task(self, name: str) -> Any:
+        """The task that the app has under a name, or None."""
+        return self._app.tasks.get(name)
 
     @property
     def wire(self) -> Wire:
@@ -123,6 +129,7 @@ class TaskProducer:
             stock |= {"headers": headers, "declare": declare, "serializer": serializer}
             self._tell(body, {**stock, "delivery_mode": delivery_mode}, deadline)
             return
+        headers = _with_own_key(headers)
         draft = Draft(
             headers=headers,
             properties=_properties_of(properties),
@@ -164,14 +171,17 @@ class TaskProducer:
         keys = [self._sender.wire.list_of(queue, priority) for queue in queues]
         headers = draft.headers
         task_id, unique = str(headers.get("id") or ""), headers.get(UNIQUE_HEADER)
-        # A retry is the same task: it has its key already.
-        if unique and not headers.get("retries"):
+        if unique:
             if len(keys) > 1:
                 raise SubmissionRejected(
                     f"{self._name} has a unique_key and would go into {len(keys)} queues: send it "
                     "to one queue"
                 )
-            receipt = self._outbox.send_unique(keys[0], text, task_id, str(unique), deadline)
+            age = age_of(headers)
+            if not age:
+                refuse_early(self._sender.task(self._name))
+            send = self._outbox.send_unique
+            receipt = send(keys[0], text, task_id, str(unique), deadline, age)
             if receipt.outcome is not SubmitOutcome.REJECTED and receipt.task_id != task_id:
                 raise AlreadySubmitted(receipt.task_id, str(unique))
         else:
@@ -204,6 +214,15 @@ class TaskProducer:
                     self._outbox.expire(
                         self._sender.wire.queue_keys(entity.name), milliseconds, deadline
                     )
+
+
+def _with_own_key(headers: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the unique key of the running task if that sends a later message of itself."""
+    request: Any = getattr(current_task, "request", None)
+    key = getattr(request, UNIQUE_HEADER, None)
+    if not key or UNIQUE_HEADER in headers or headers.get("id") != request.id:
+        return headers
+    return {**headers, UNIQUE_HEADER: key}
 
 
 def _expires_ms(queue: Any) -> int | None:

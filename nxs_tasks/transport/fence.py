@@ -23,7 +23,13 @@ from celery.exceptions import Ignore
 from nxs_tasks.breaker import Breaker
 from nxs_tasks.clock import Clock
 from nxs_tasks.deadline import within
-from nxs_tasks.errors import BrokerError, BrokerUnreachable, SettingError, Stale
+from nxs_tasks.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    SettingError,
+    Stale,
+    SubmissionRejected,
+)
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.guard import is_held
 from nxs_tasks.store.token import Token, parse
@@ -32,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Where `Fleet(app)` leaves it on the app.
 ATTRIBUTE = "nxs_fence"
+#: A chord is counted where results are kept.
+NOT_SENT = "a chord is not sent, because its parts cannot be counted"
 #: Longest wait for an answer before something is sent, s.
 ANSWER_S = 0.2
 
@@ -77,10 +85,17 @@ class Fence:
     """Asks whether what a task commits counts. One for each app; safe to use in any thread."""
 
     def __init__(
-        self, app: Any, store: Callable[[], FleetStore], clock: Clock, breaker: Breaker
+        self,
+        app: Any,
+        store: Callable[[], FleetStore],
+        clock: Clock,
+        breaker: Breaker,
+        answer_within: float,
     ) -> None:
+        """`answer_within` (s) is how long a submission may wait for the result backend."""
         self._app = app
         self._breaker = breaker
+        self._answer_within = answer_within
         #: Where messages are held.
         self.store = store
         self._clock = clock
@@ -137,6 +152,16 @@ class Fence:
             self.require(acting)
         except BrokerUnreachable as error:
             raise ConnectionError(str(error)) from error
+
+    def in_time(self, call: Callable[[], Any], *, at_the_broker: bool) -> None:
+        """Do at the result backend what a submission needs. Raises `SubmissionRejected`."""
+        if at_the_broker and self._breaker.open:
+            raise SubmissionRejected(f"{NOT_SENT}: {self._breaker.why}")
+        try:
+            within(self._answer_within, call)
+        except TimeoutError:
+            reason = f"the result backend does not answer within {self._answer_within:g} s"
+            raise SubmissionRejected(f"{NOT_SENT}: {reason}") from None
 
     def check(self) -> None:
         """Before something is sent. Raises `Taken` if the acting task's message is taken.

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from celery import states
+from celery._state import _task_stack
 from celery.backends import redis as stock
 
 from nxs_tasks.errors import SettingError
@@ -67,7 +68,9 @@ class FencedMixin:
     def retry_policy(self) -> dict[str, Any]:
         """How often a write is tried while the server is away; of an end of a task, for longer."""
         policy: dict[str, Any] = super().retry_policy  # type: ignore[misc]
-        if "retry_policy" in self._transport_options or fence_of(self.app).acting() is None:
+        # Not where a worker's main process stores it, which has more to do.
+        of_a_task = _task_stack.stack and fence_of(self.app).acting() is not None
+        if "retry_policy" in self._transport_options or not of_a_task:
             return policy
         return {**policy, "max_retries": END_TRIES}
 
@@ -197,14 +200,27 @@ class FencedMixin:
         self._grow_script(keys=[self.get_key_for_group(group_id, ".t")], args=[])
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """Say how many parts a chord has that is about to be sent. Raises `Taken`."""
-        self._desk.fence.check()
-        super().set_chord_size(group_id, chord_size)  # type: ignore[misc]
+        """Say how many parts a chord has. Raises `Taken`, `SubmissionRejected`."""
+        self._in_time(partial(super().set_chord_size, group_id, chord_size))  # type: ignore[misc]
 
     def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
-        """Keep the structure of a chord that is about to be sent. Raises `Taken`."""
-        self._desk.fence.check()
-        super().apply_chord(header_result_args, body, **kwargs)  # type: ignore[misc]
+        """Keep the structure of a chord that is about to be sent. Raises as `set_chord_size`.
+
+        Looks first whether the backend takes a write: afterwards parts would be on their way.
+        """
+        keep = super().apply_chord  # type: ignore[misc]
+
+        def ask_and_keep() -> None:
+            # A write: there are servers that answer, and take none.
+            self.client.set(self.get_key_for_group(header_result_args[0], ".asked"), 1, px=1)
+            keep(header_result_args, body, **kwargs)
+
+        self._in_time(ask_and_keep)
+
+    def _in_time(self, call: Callable[[], Any]) -> None:
+        fence = self._desk.fence
+        fence.check()
+        fence.in_time(call, at_the_broker=self._desk.one_server)
 
     def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
         reduce: Any = super().__reduce__

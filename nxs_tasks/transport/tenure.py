@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +20,13 @@ from nxs_tasks.model.shelf import QUARANTINE, Shelved
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.homes import lasting
 from nxs_tasks.store.inflight import Inflight
-from nxs_tasks.store.message import UNIQUE_HEADER, as_text
+from nxs_tasks.store.message import UNIQUE_HEADER, age_of, as_text
 from nxs_tasks.store.token import Token, parse
 
 log = logging.getLogger(__name__)
+
+#: Two processes of one name and epoch begin their numbers this far apart by chance.
+START_BITS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Ending:
     stray: bool = False  # requeued because this process never had it in its hands
     unique_key: str = ""
     task_id: str = ""
+    age: int = 0
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -74,6 +80,8 @@ class Tenure:
     lost: set[str] = field(default_factory=set)
     #: Tokens of tasks that end without being done for good (a retry keeps its unique_key).
     unfinished: set[str] = field(default_factory=set)
+    #: Tokens of what has ended, and is still being reported.
+    ending: set[str] = field(default_factory=set)
     #: Endings that the broker has not heard yet.
     unsettled: dict[str, Ending] = field(default_factory=dict)
     #: Token of the delivery that was asked for last; its answer may be on the way.
@@ -82,7 +90,10 @@ class Tenure:
     refused: int = 0
     _ended: set[str] = field(default_factory=set)
     _telling: set[str] = field(default_factory=set)
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    #: From a start of its own: a server that has lost its data gives out the same epoch again.
+    _numbers: itertools.count[int] = field(
+        default_factory=lambda: itertools.count(random.getrandbits(START_BITS))
+    )
 
     @property
     def inflight(self) -> Inflight:
@@ -109,6 +120,7 @@ class Tenure:
             lost=token in self.lost,
             unique_key=str(headers.get(UNIQUE_HEADER) or "") if done else "",
             task_id=str(headers.get("id") or ""),
+            age=age_of(headers),
         )
         self.lost.discard(token)
         self.unfinished.discard(token)
@@ -143,7 +155,18 @@ class Tenure:
 
     def settling(self) -> set[str]:
         """Tokens of what has ended here, and the broker may not know it yet."""
-        return {*self.unsettled, *self._telling}
+        return {*self.unsettled, *self._telling, *self.ending}
+
+    @contextmanager
+    def ends(self, token: str) -> Iterator[None]:
+        """While the end of a task is reported: nobody gives its message back. May be nested."""
+        outermost = token not in self.ending
+        self.ending.add(token)
+        try:
+            yield
+        finally:
+            if outermost:
+                self.ending.discard(token)
 
     def _tell(self, ending: Ending) -> bool:
         token = parse(ending.token)
@@ -157,6 +180,7 @@ class Tenure:
             ending.token,
             unique_key=ending.unique_key,
             task_id=ending.task_id,
+            age=ending.age,
         )
 
     def _give_back(self, token: Token, ending: Ending) -> bool:
@@ -176,10 +200,12 @@ class Tenure:
         """Where a message goes back to."""
         return lasting(self.store, queue)
 
-    def shelve(self, claimed: Claimed, shelf: str, entry: Shelved, *, unique_key: str = "") -> None:
+    def shelve(
+        self, claimed: Claimed, shelf: str, entry: Shelved, *, unique_key: str = "", age: int = 0
+    ) -> None:
         """Put a held message on a shelf, and free its `unique_key`. Raises `BrokerError`."""
         where = self._place_of(claimed)
-        if not self.inflight.shelve(*where, shelf, entry, unique_key=unique_key):
+        if not self.inflight.shelve(*where, shelf, entry, unique_key=unique_key, age=age):
             log.warning("%s had been taken from this process", claimed.token)
 
     def shelve_paused(self, claimed: Claimed, entry: Shelved) -> bool:
@@ -206,7 +232,7 @@ class Tenure:
         )
         # What waits for a person must not keep all later ones of its key from running.
         unique_key = as_text(headers.get(UNIQUE_HEADER))
-        self.shelve(claimed, QUARANTINE, entry, unique_key=unique_key)
+        self.shelve(claimed, QUARANTINE, entry, unique_key=unique_key, age=age_of(headers))
 
     def _note_refusal(self, ending: Ending) -> None:
         self.refused += 1

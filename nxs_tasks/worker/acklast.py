@@ -12,25 +12,43 @@ from collections.abc import Callable
 from typing import Any
 
 from nxs_tasks.transport.fence import fence_of
+from nxs_tasks.transport.tenure import Tenure
 
 
 class AckLastMixin:
     """For Celery's `Request`."""
 
     app: Any
+    tenure: Tenure
+    message: Any
     _context: Any
     _nxs_waiting: list[Callable[[], Any]] | None = None
+    _nxs_failed = False
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Report the failure on behalf of the request, and settle the message at the end."""
-        self._nxs_waiting = []
-        try:
-            with fence_of(self.app).on_behalf_of(self._context):
-                return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
-        finally:
-            waiting, self._nxs_waiting = self._nxs_waiting, None
-            for settle in waiting or ():
-                settle()
+        self._nxs_waiting, self._nxs_failed = [], True
+        # Celery has forgotten the request by now, and what comes may take its time: a result
+        # backend, somebody's signal handlers.
+        with self.tenure.ends(self.message.delivery_tag):
+            try:
+                with fence_of(self.app).on_behalf_of(self._context):
+                    return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
+            finally:
+                waiting, self._nxs_waiting = self._nxs_waiting, None
+                for settle in waiting or ():
+                    settle()
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """Report a time limit; a hard one that was reported as a failure already is no second."""
+        if not soft and self._nxs_failed:
+            return None
+        with self.tenure.ends(self.message.delivery_tag):
+            return super().on_timeout(soft, timeout)  # type: ignore[misc]
+
+    def _announce_revoked(self, *args: Any, **kwargs: Any) -> Any:
+        with self.tenure.ends(self.message.delivery_tag):
+            return super()._announce_revoked(*args, **kwargs)  # type: ignore[misc]
 
     def acknowledge(self) -> Any:
         """Acknowledge, later if a failure is being reported."""

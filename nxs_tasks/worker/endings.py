@@ -30,6 +30,11 @@ class EndingMixin:
     message: Any
     acknowledged: bool
 
+    @property
+    def eta(self) -> None:
+        """None: what the gate lets through is due. Celery would put it on a timer, with no slot."""
+        return None
+
     def acknowledge(self) -> Any:
         """The task is done with."""
         if not self.acknowledged:

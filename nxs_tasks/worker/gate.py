@@ -15,6 +15,7 @@ from datetime import UTC
 from math import inf
 from typing import Any, Protocol
 
+from celery.utils.collections import LimitedSet
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import state
 from kombu.serialization import prepare_accept_content
@@ -65,6 +66,8 @@ class Gate:
         self._tenure = tenure
         self._intents = intents
         self._accept = prepare_accept_content(app.conf.accept_content)
+        #: What Celery was told of here, as long as it remembers that.
+        self._revoked = LimitedSet(maxlen=state.REVOKES_MAX, expires=state.REVOKE_EXPIRES)
 
     def __call__(self, claimed: Claimed) -> bool:
         """True if the message is for Celery now. Raises `BrokerError`."""
@@ -88,7 +91,12 @@ class Gate:
             return False
         if claimed.intents and self._intents.is_cancelled(task_id):
             state.revoked.add(task_id)
+            self._revoked.add(task_id)
             return True
+        if task_id in self._revoked:
+            # Celery would remember for hours what was taken back.
+            self._revoked.discard(task_id)
+            state.revoked.discard(task_id)
         if claimed.intents and self._intents.is_paused(task):
             entry = self._entry(claimed, claimed.at, "is paused")
             if self._tenure.shelve_paused(claimed, entry):
@@ -129,8 +137,6 @@ class Gate:
         if due > claimed.at:
             self._shelve(claimed, DELAYED, due, "waits for its time")
             return True
-        # Celery would put it on a timer, where it takes no slot for a moment.
-        fields["eta"] = None
         return False
 
     def _shelve(self, claimed: Claimed, shelf: str, at: float, reason: str) -> None:

@@ -74,7 +74,7 @@ class Process:
     def held_ids(self) -> list[str]:
         return sorted(read(raw).task_id for raw, _ in self.held().values())
 
-    def acknowledge(self, token: str, **lock: str) -> bool:
+    def acknowledge(self, token: str, **lock: Any) -> bool:
         return self.inflight.acknowledge(self.instance, self.epoch, token, **lock)
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.signals import task_failure
 from celery.worker.control import control_command
 from celery.worker.request import Request
 
@@ -147,6 +148,39 @@ def hard(self: Any) -> None:
     """Takes too long, and is killed."""
     note(self, "start")
     time.sleep(60)  # noqa: TID251
+
+
+@app.task(name="ledger.overdue", time_limit=1.0)
+def overdue() -> None:
+    """Its end is reported for as long as a key is missing."""
+    time.sleep(60)  # noqa: TID251
+
+
+@task_failure.connect(sender=overdue)
+def report(task_id: str, **_: Any) -> None:
+    """What a user's handler may do in the worker's main process: take its time."""
+    client = connect(LEDGER_URL)
+    client.rpush(RAN, json.dumps([task_id, "report", 0.0, os.getpid()]))
+    while not client.exists("reported"):
+        time.sleep(0.02)  # noqa: TID251
+    client.close()
+
+
+@app.task(name="ledger.aside", bind=True)
+def aside(self: Any, key: str) -> str:
+    """Ends well, and has sent another try of itself, which works until somebody sets a key."""
+    if self.request.retries:
+        return str(until.run.__func__(self, key))
+    self.retry(throw=False, countdown=0)
+    note(self, "aside")
+    return "first"
+
+
+@app.task(name="ledger.replaced", bind=True)
+def replaced(self: Any, key: str) -> Any:
+    """Another task goes on in its place, until somebody sets a key."""
+    note(self, "aside")
+    raise self.replace(until.s(key))
 
 
 @app.task(name="ledger.read", bind=True)

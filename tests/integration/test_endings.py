@@ -43,7 +43,7 @@ def test_every_end_of_a_task_lets_go_of_its_message(ledger: Ledger, pool: str) -
     worker = ledger.worker("w1@t", 2, "-P", pool, "--max-tasks-per-child", "3")
     tasks = ledger.tasks
     good = [tasks.run.delay() for _ in range(6)]
-    good += [tasks.refuse.delay(3), tasks.again.delay(2, 0.1), tasks.early.delay()]
+    good += [tasks.refuse.delay(3), tasks.again.delay(2, 0.5), tasks.early.delay()]
     good += [tasks.limited.delay() for _ in range(5)]
     others = [tasks.drop.delay(), tasks.ignore.delay(), tasks.run.apply_async((), expires=-5)]
     if pool == "prefork":
@@ -145,6 +145,20 @@ def test_a_task_may_read_a_queue_of_its_own(ledger: Ledger, pool: str) -> None:
     assert ledger.tasks.read.delay("mail").get(timeout=PATIENCE_S) == {"hello": "you"}
     ledger.until_idle()
     assert (ledger.quarantined(), ledger.client.llen("mail")) == ([], 0)
+
+
+@pytest.mark.parametrize("kind", ["aside", "replaced"])
+def test_a_unique_key_is_kept_by_what_a_task_sends_in_its_place(ledger: Ledger, kind: str) -> None:
+    ledger.worker("w1@t", 2)
+    submit = ledger.tasks.fleet.submit
+    first = submit(getattr(ledger.tasks, kind), ("go",), unique_key="k")
+    ledger.live.until(lambda: len(ledger.entries("start")) == 1, "what it has sent to run")
+    ledger.live.until(lambda: ledger.held() == 1, "itself to be over")
+    assert submit(ledger.tasks.run, (), unique_key="k").id == first.id
+    ledger.client.set("go", 1)
+    ledger.until_idle()
+    assert {entry.task_id for entry in ledger.entries()} == {first.id}
+    assert not list(ledger.client.scan_iter("*unique*"))
 
 
 def test_remote_control_loses_nothing(live: Live) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.worker import state
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -95,7 +96,7 @@ def test_what_is_only_odd_goes_to_celery(taker: Taker, name: str) -> None:
     [got] = taker.got
     fields = got.headers if "task" in got.headers else got.payload
     assert (fields["id"], fields["task"]) == (name, "shop.add")
-    assert fields.get("eta") is None, "what is due needs no timer"
+    assert bool(fields.get("eta")) == (name in ("late", "older with an eta")), "the task sees it"
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -206,6 +207,26 @@ def test_what_is_resumed_in_the_moment_of_its_judgement_runs(url: str) -> None:
     assert taker.until_got(1) == ["a"]
     assert on_shelves(taker) == {}
     taker.close()
+
+
+def test_of_a_cancellation_that_is_taken_back_celery_remembers_nothing(taker: Taker) -> None:
+    intents = Intents(taker.store)
+    intents.cancel(["a"], "ann@host", 60.0)
+    taker.store.client.lpush("celery", raw("a"))
+    taker.until_got(1)
+    assert "a" in state.revoked
+    taker.store.client.zrem(taker.store.keys.cancelled(), "a")
+    taker.store.client.lpush("celery", raw("a"))
+    taker.until_got(2)
+    assert "a" not in state.revoked
+
+
+def test_what_is_paused_is_known_by_its_name_in_the_older_protocol(taker: Taker) -> None:
+    Intents(taker.store).pause("task", "shop.add", "ann@host")
+    taker.store.client.lpush("celery", of_protocol_1("a"))
+    taker.until(lambda: judged(taker), "a judgement")
+    [(shelf, [entry])] = on_shelves(taker).items()
+    assert (shelf, entry.task_id, entry.task) == (PAUSED, "a", "shop.add")
 
 
 def test_what_is_put_into_quarantine_lets_go_of_its_unique_key(taker: Taker) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import chain, group
+from celery import chain, chord, group
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from nxs_tasks import breaker
 from nxs_tasks.clock import wait_until
@@ -157,6 +158,26 @@ class TestOutage:
         shop = Shop(make_app, "redis://no-such-host.invalid/0")
         ids = shop.submit(5)
         assert shop.kept() == ids
+
+    @pytest.mark.parametrize("first", ["a chord", "a task"])
+    def test_a_chord_is_sent_as_a_whole_or_not_at_all(
+        self, shop: Shop, own_server: Server, trouble: Callable[[Server], End], first: str
+    ) -> None:
+        """Its parts are counted where results are kept, and that is away as well."""
+        shop.submit(1)
+        end = trouble(own_server)
+        if first == "a task":
+            shop.submit(1)
+        before = shop.kept()
+        parts = group(shop.pay.s(n) for n in range(3))
+        for canvas in (chord(parts, shop.pay.s()), parts | shop.pay.s()):
+            with pytest.raises((SubmissionRejected, RedisError)):
+                shop.timed(canvas.apply_async)
+        assert shop.kept() == before
+        end()
+        shop.drained(own_server.url)
+        chord(parts, shop.pay.s())()
+        assert new_store(own_server.url).client.llen("celery") == 1 + len(before) + 3
 
     def test_each_way_to_submit_is_covered(self, shop: Shop, own_server: Server) -> None:
         shop.submit(1)

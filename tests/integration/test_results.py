@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import states
+from celery._state import _task_stack
 from celery.app.trace import TraceInfo
 from celery.exceptions import Reject
 from kombu.utils.uuid import uuid
@@ -65,7 +66,11 @@ class TestOneResult:
         backend: Any = here.app.backend
         assert backend.retry_policy["max_retries"] == (own or 20)
         with backend._desk.fence.on_behalf_of(context(here.add)):
-            assert backend.retry_policy["max_retries"] == (own or END_TRIES)
+            assert backend.retry_policy["max_retries"] == (own or 20), "it is no task's thread"
+            _task_stack.push(here.add)
+            found = backend.retry_policy["max_retries"]
+            _task_stack.pop()
+        assert found == (own or END_TRIES)
 
     def test_is_told_to_who_waits_only_if_it_is_stored(self, anywhere: Shop) -> None:
         backend = anywhere.app.backend

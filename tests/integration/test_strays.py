@@ -75,6 +75,20 @@ def test_a_running_task_is_never_given_back(ledger: Ledger, cable: Cable, pool: 
     assert GIVEN_BACK not in worker.log
 
 
+def test_a_task_whose_end_is_reported_slowly_is_no_stray(ledger: Ledger) -> None:
+    """Celery has forgotten it by then, and its message is acknowledged at the end."""
+    worker = ledger.worker("w1@t", 2)
+    task = ledger.tasks.overdue.delay()
+    ledger.live.until(lambda: len(ledger.entries("report")) == 1, "its end to be reported")
+    let_it_look(ledger)
+    ledger.client.set("reported", 1)
+    ledger.until_idle()
+    assert task.state == "FAILURE"
+    assert len(ledger.entries("report")) == 1, "once"
+    assert GIVEN_BACK not in worker.log
+    assert "refused" not in worker.log
+
+
 def test_a_task_on_its_way_into_a_process_is_no_stray(ledger: Ledger, cable: Cable) -> None:
     """Celery forgets it when the connection is lost; the process has it and runs it."""
     worker = ledger.worker("w1@t", 1)

@@ -11,7 +11,10 @@ from kombu import Exchange, Queue
 
 from nxs_tasks.control.beat import FleetScheduler
 from nxs_tasks.errors import AlreadySubmitted, OptionError, SubmissionRejected
+from nxs_tasks.model.shelf import QUARANTINE
 from nxs_tasks.store import FleetStore
+from nxs_tasks.store.inflight import Inflight
+from nxs_tasks.store.quarantine import Quarantine
 from nxs_tasks.store.unique import UniqueKeys
 from nxs_tasks.submission.outcome import SubmitOutcome
 from tests.conftest import MakeApp, Server, new_store
@@ -72,6 +75,46 @@ class TestSubmitting:
         for _ in range(2):
             desk.pay.apply_async((1,), task_id="t-1", **KEY)
         assert desk.sent() == ["t-1"]
+
+    def test_of_a_task_that_acknowledges_early_it_is_refused(self, desk: Desk) -> None:
+        desk.pay.acks_late = False
+        with pytest.raises(OptionError, match="acks_late=False"):
+            desk.pay.apply_async((1,), **KEY)
+        assert desk.sent() == []
+
+    def test_a_later_message_of_its_task_has_it_then(self, desk: Desk) -> None:
+        first = desk.pay.apply_async((1,), **KEY)
+        desk.pay.apply_async((1,), task_id=first.id, retries=1, **KEY)
+        assert desk.sent() == [first.id, first.id]
+        inflight, hold = Inflight(desk.store), desk.store.keys.inflight("w1", 1)
+        for age, owner in ((0, first.id), (2, "")):
+            desk.store.client.hset(hold, "w1|1|1", "message")
+            how: dict[str, Any] = {"unique_key": "nightly", "task_id": first.id, "age": age}
+            assert inflight.acknowledge("w1", 1, "w1|1|1", **how)
+            assert desk.keys.owner("nightly") == owner
+
+    def test_a_later_message_is_sent_whoever_has_it(self, desk: Desk) -> None:
+        first = desk.pay.apply_async((1,), **KEY)
+        late = desk.pay.apply_async((1,), task_id="late", retries=1, **KEY)
+        assert desk.sent() == [first.id, late.id]
+        assert desk.keys.owner("nightly") == first.id
+        assert dict(desk.keys.taken()) == {"nightly": first.id}
+
+    def test_what_is_released_from_quarantine_takes_it_again(self, desk: Desk) -> None:
+        first = desk.pay.apply_async((1,), **KEY)
+        message: Any = desk.store.client.rpop("celery")
+        desk.store.client.hset(
+            desk.store.keys.shelf(QUARANTINE), "e", '{"list": "celery"}\n' + message
+        )
+        desk.store.client.zadd(desk.store.keys.shelf_index(QUARANTINE), {"e": 1.0})
+        desk.keys.release("nightly", first.id)
+        other = desk.pay.apply_async((2,), **KEY)
+        quarantine = Quarantine(desk.store)
+        assert quarantine.release(quarantine.entries()) == 0
+        assert desk.sent() == [other.id]
+        desk.keys.release("nightly", other.id)
+        assert quarantine.release(quarantine.entries()) == 1
+        assert desk.keys.owner("nightly") == first.id
 
     def test_a_retry_goes_out_with_the_key_that_it_has(self, desk: Desk) -> None:
         desk.pay.apply_async((1,), task_id="t-1", **KEY)

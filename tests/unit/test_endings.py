@@ -101,3 +101,7 @@ def test_an_end_is_told_once() -> None:
     request.acknowledge()
     request.reject(requeue=True)
     assert request.tenure.ended == [("w1|1|1", False)]
+
+
+def test_what_is_due_needs_no_timer() -> None:
+    assert FleetRequest().eta is None

@@ -21,9 +21,12 @@ TABLE = {
     "instance": ((WHO,), "nxs:{shop}:instance:w1@host"),
     "outcomes": ((WHO,), "nxs:{shop}:outcomes:w1@host"),
     "epochs": ((), "nxs:{shop}:epochs"),
+    "trial": ((), "nxs:{shop}:trial"),
+    "named_queues": ((), "nxs:{shop}:named-queues"),
     "profiles": ((), "nxs:{shop}:profiles"),
     "transitions": ((), "nxs:{shop}:transitions"),
     "placements": ((), "nxs:{shop}:placements"),
+    "losses": ((), "nxs:{shop}:losses"),
     "ticks": ((), "nxs:{shop}:ticks"),
     "last_ticks": ((), "nxs:{shop}:last-ticks"),
     "observation": ((), "nxs:{shop}:observation"),
@@ -122,6 +125,12 @@ def test_the_owner_is_the_inverse_of_the_key(
     fleet: str, instance: str, epoch: int, prefix: str
 ) -> None:
     assert owner_of(prefix + Keys(fleet).inflight(instance, epoch)) == (instance, epoch)
+
+
+@examples(60)
+@given(st.text())
+def test_a_server_takes_the_name_of_any_connection(instance: str) -> None:
+    assert all("!" <= sign <= "~" for sign in SHOP.client_name(instance, 7))
 
 
 @examples(60)

@@ -14,6 +14,7 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
 end
 if KEYS[7] then
   local owner = redis.call('GET', KEYS[7])
+  owner = owner and string.match(owner, '^[^\n]*')
   if owner and owner ~= ARGV[2] then
     return owner
   end

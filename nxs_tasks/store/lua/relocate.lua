@@ -9,10 +9,11 @@
 -- ARGV[1] instance id   ARGV[2] epoch
 -- ARGV[3] "1" = only if that process is no longer part of the fleet
 -- ARGV[4] time (s) if the process is lost for each of them, else empty   ARGV[5] longest stream
--- ARGV[6], … for each message eight: token, key of the list or of the shelf's hash, text to write,
+-- ARGV[6], … for each message nine: token, key of the list or of the shelf's hash, text to write,
 --   and for a shelf entry id and time; for a list an empty id, and "front" to be taken next (so the
---   oldest is given last) or "back" to wait at the end of the line; key of a unique_key's lock that
---   is freed if it is this task's (or empty), and the task's id and name
+--   oldest is given last) or "back" to wait at the end of the line; key that says who has
+--   its unique_key, freed if it is this message (or empty); the task's id, its name, and the age of
+--   the message (`unique.py`)
 --
 -- Returns the number moved; -1 if the process is (again) part of the fleet.
 
@@ -22,7 +23,7 @@ if ARGV[3] == '1' and not ended then
   return -1
 end
 local moved = 0
-for i = 6, #ARGV, 8 do
+for i = 6, #ARGV, 9 do
   local token, key, text, entry, at = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local lock, task_id = ARGV[i + 5], ARGV[i + 6]
   if redis.call('HEXISTS', KEYS[2], token) == 1 then
@@ -32,7 +33,9 @@ for i = 6, #ARGV, 8 do
       redis.call('HSET', key, entry, text)
       redis.call('ZADD', (string.gsub(key, ':shelf:', ':shelf-index:', 1)), at, entry)
     end
-    if lock ~= '' and redis.call('GET', lock) == task_id then
+    local owner = lock ~= '' and redis.call('GET', lock)
+    if owner and string.match(owner, '^[^\n]*') == task_id
+      and tonumber(string.match(owner, '\n(%d+)$') or '0') <= tonumber(ARGV[i + 8]) then
       redis.call('DEL', lock)
     end
     if ARGV[4] ~= '' then

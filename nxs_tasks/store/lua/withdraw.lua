@@ -57,7 +57,8 @@ for i = 3, #ARGV, 5 do
     if told ~= '' then
       redis.call('HSET', KEYS[3], id, told)
     end
-    if lock ~= '' and redis.call('GET', lock) == id then
+    local owner = lock ~= '' and redis.call('GET', lock)
+    if owner and string.match(owner, '^[^\n]*') == id then
       redis.call('DEL', lock)
     end
     if index then
