@@ -27,6 +27,10 @@ class Stopwatch:
             return self._before
         return self._before + self._clock.monotonic() - self._since
 
+    def elapsed(self) -> float:
+        """The same."""
+        return self.monotonic()
+
     def start(self) -> None:
         """Go on."""
         self._since = self._clock.monotonic()

@@ -51,3 +51,7 @@ class LoopClock:
     def monotonic(self) -> float:
         """Seconds since the start."""
         return self._loop.now
+
+    def elapsed(self) -> float:
+        """The same: no machine is suspended here."""
+        return self._loop.now

@@ -55,7 +55,7 @@ class Freshness(Protocol):
     """What tells without a round trip that nobody has given this process up."""
 
     def fresh(self, epoch: int, now: float) -> bool:
-        """Whether a process of that epoch was confirmed lately; `now` is monotonic, s."""
+        """Whether a process of that epoch was confirmed lately; `now` is `Clock.elapsed`, s."""
 
 
 @dataclass(slots=True, eq=False)
@@ -182,7 +182,7 @@ class Fence:
             log.warning("%s sends something, and may have lost its message: %s", acting, error)
 
     def _is_fresh(self, acting: Acting) -> bool:
-        now = self._clock.monotonic()
+        now = self._clock.elapsed()
         return self.lease is not None and self.lease.fresh(acting.token.epoch, now)
 
     def route(self, name: str, *_: Any, **__: Any) -> None:

@@ -136,7 +136,7 @@ class Heartbeat(threading.Thread):
     def beat(self, last: bool = False) -> None:
         """Look, and write what was seen. Raises `BrokerError`, `Stale`."""
         load = self.observe()
-        epoch, sent_at = self._tenure.epoch, self._clock.monotonic()
+        epoch, sent_at = self._tenure.epoch, self._clock.elapsed()
         self._state, _ = self._store.heartbeat(
             self._tenure.instance,
             self._tenure.epoch,

@@ -24,7 +24,7 @@ class Lease:
         self._memory = memoryview(mmap.mmap(-1, WORD_BITS // 8)).cast("Q")
 
     def renew(self, epoch: int, sent_at: float) -> None:
-        """A heartbeat was confirmed; `sent_at` is monotonic (s), from before it was sent."""
+        """A heartbeat was confirmed; `sent_at` is `Clock.elapsed` (s) before it was sent."""
         when = int(sent_at * 1000) & TIME_MASK
         self._memory[0] = (epoch & EPOCH_MASK) << TIME_BITS | when
 
@@ -35,7 +35,8 @@ class Lease:
     def fresh(self, epoch: int, now: float) -> bool:
         """Whether a process of that epoch was confirmed so lately that nobody has given it up.
 
-        `now` is monotonic, s: one clock for all processes of a machine.
+        `now` is `Clock.elapsed`, s: one clock for all processes of a machine, which goes on while
+        that is suspended.
         """
         word = self._memory[0]
         if not word or word >> TIME_BITS != epoch & EPOCH_MASK:

@@ -134,7 +134,7 @@ class InstanceStep(bootsteps.StartStopStep):
         lease = self._lease = fence_of(app).lease = Lease(runtime.settings.gone_after)
 
         def is_fresh(epoch: int) -> bool:
-            return lease.fresh(epoch, runtime.clock.monotonic())
+            return lease.fresh(epoch, runtime.clock.elapsed())
 
         tenure.gate = Gate(app, tenure, WorkerIntents(store), is_fresh)
         tenure.on_stumble = partial(free_slot, worker)
