@@ -22,7 +22,8 @@ def publish(store: FleetStore, number: int, lists: dict[str, list[str]], produce
 
 def publish_unique(store: FleetStore, number: int, task_id: str, producer: str = P) -> str:
     keys = [store.keys.producer(producer), store.keys.unique("nightly"), "celery"]
-    return str(store.call("publish_unique", keys, [number, 60, task_id, f"message of {task_id}"]))
+    arguments = [number, 60, task_id, f"message of {task_id}", 0]
+    return str(store.call("publish_unique", keys, arguments))
 
 
 def void(store: FleetStore, number: int, producer: str = P) -> int:
