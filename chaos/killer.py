@@ -22,6 +22,8 @@ from nxs_tasks.clock import SYSTEM
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.store.connect import explained
 
+#: A pool process that was killed ends its worker, if that had just started it, within so long, s.
+STARTS_WITHIN_S = 5.0
 #: A warm shutdown that takes longer than this ends by SIGKILL, s: its tasks are shorter.
 LEAVES_WITHIN_S = 20.0
 #: Pool processes whose main process was killed end by themselves, or are killed after this, s.
@@ -230,12 +232,21 @@ class Killer:
                     self._insist(place)
 
     def _has_ended(self, place: Place, code: int) -> None:
-        if place.condition is Condition.UP or code not in LEFT:
+        expected = place.condition is not Condition.UP and code in LEFT
+        if not (expected or self._struck_at_its_start(place)):
             self.surprises.append((f"{place.holder} ended by itself", code))
             now = SYSTEM.monotonic()
             self._note("surprise", place.holder, now, now, code=code)
         place.condition = Condition.DOWN
         self._after(0.0, lambda: self._crew.start(place))
+
+    def _struck_at_its_start(self, place: Place) -> bool:
+        """Celery ends a worker whose pool process dies before it was ready."""
+        since = SYSTEM.monotonic() - STARTS_WITHIN_S
+        return any(
+            hit.holder == place.holder and hit.mode == "child" and hit.over_at >= since
+            for hit in self.hits
+        )
 
     def _insist(self, place: Place) -> None:
         if SYSTEM.monotonic() > place.leaves_by:

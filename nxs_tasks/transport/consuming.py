@@ -81,7 +81,8 @@ class ClaimingQoS(kombu_redis.QoS):
     def _end(self, tag: str, requeue: bool, fallback: Callable[[str], None]) -> None:
         tenure: Tenure | None = self.channel.nxs_tenure
         if tenure is None or parse(tag) is None:
-            if self.channel.connection is None:
+            transport = self.channel.connection
+            if transport is None or transport.client is None:
                 # Closed meanwhile. kombu stumbles over it in a way that ends the worker.
                 raise ConnectionResetError("the channel that the message came by is closed")
             fallback(tag)

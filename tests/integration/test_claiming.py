@@ -271,6 +271,29 @@ def test_a_queue_that_has_no_tasks_is_read_as_kombu_reads_it(taker: Taker) -> No
     assert taker.held() == {}
 
 
+@pytest.mark.parametrize("closed", ["the channel", "the connection"])
+def test_what_is_acknowledged_too_late_is_a_lost_connection_to_celery(
+    taker: Taker, closed: str
+) -> None:
+    """As a control worker does, which has no tenure, while its server restarts."""
+    taker.tenure.has_tasks = lambda queue: queue in (OWN, "celery")
+    channel = taker.connection.channel()
+    mail: list[Any] = []
+    Consumer(channel, [a_queue("mail")], on_message=mail.append).consume()
+    taker.store.client.lpush("mail", a_message(1, queue="mail"))
+    taker.until(lambda: len(mail) == 1, "its mail")
+    transport = channel.connection
+    if closed == "the channel":
+        channel.connection = None
+    else:
+        transport.client = None
+    channel._pool = None
+    with pytest.raises(ConnectionResetError):
+        mail[0].ack()
+    assert issubclass(ConnectionResetError, taker.connection.connection_errors)
+    channel.connection, transport.client = transport, taker.connection
+
+
 def test_a_channel_that_read_answers_before_takes_tasks(taker: Taker) -> None:
     """As Celery's does, which asks its neighbours first: BRPOP may still be on its way."""
     taker.consumer.cancel()
