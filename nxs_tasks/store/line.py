@@ -10,7 +10,9 @@ a thread that can be left behind, because nothing bounds how long a name is look
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -63,6 +65,9 @@ FOR_NOW_TOLD = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|N
 NEARLY = 0.95
 #: Bytes read at once of an answer of one line.
 LONGEST_LINE = 1024
+#: Looks for an answer before the thread goes to sleep: about as many microseconds.
+GLANCES = 30
+_let_others_run: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 #: Packs a command; with the whole script where the server does not know it.
 Packed = Callable[[bool], bytes]
 #: Reads one answer of a connection.
@@ -218,7 +223,7 @@ def _number(connection: Any) -> int:
     The client would take longer to read it than the server takes for the write.
     """
     receive = connection._sock.recv
-    answer = receive(LONGEST_LINE)
+    answer = _at_a_glance(connection._sock) or receive(LONGEST_LINE)
     while answer[-2:] != b"\r\n":
         more = receive(LONGEST_LINE)
         if not more:
@@ -229,6 +234,23 @@ def _number(connection: Any) -> int:
     if answer[:1] == b"-":
         raise connection._parser.parse_error(answer[1:-2].decode("utf-8", "replace"))
     raise RedisConnectionError("the server answered with something else than a number")
+
+
+def _at_a_glance(line: Any) -> bytes:
+    """An answer that is there in some microseconds, else nothing.
+
+    Many are, and to be woken takes longer than to look again.
+    """
+    # Of an encrypted line the bytes are not the answer.
+    if type(line) is socket.socket:
+        number = line.fileno()
+        for _ in range(GLANCES):
+            try:
+                return os.read(number, LONGEST_LINE)
+            except BlockingIOError:
+                # The server may want this processor.
+                _let_others_run()
+    return b""
 
 
 def _anything(connection: Any) -> Any:
