@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -76,12 +77,14 @@ class World:
         for machine in self.machines:
             machine.beat(self.loop.now)
             first = self.loop.now + self._rng.uniform(0.0, period)
-            self.loop.at(first, self._beat, machine, period)
+            beat, wanted = partial(self._beat, machine), partial(self._beats, machine)
+            self.loop.at(first, self.loop.every, period, beat, wanted)
 
-    def _beat(self, machine: Machine, period: float) -> None:
-        if self.left and machine.up:
-            machine.beat(self.loop.now)
-            self.loop.at(self.loop.now + period, self._beat, machine, period)
+    def _beat(self, machine: Machine) -> None:
+        machine.beat(self.loop.now)
+
+    def _beats(self, machine: Machine) -> bool:
+        return bool(self.left and machine.up)
 
     def submit(self, jobs: Iterable[Job], placings: Sequence[Placing]) -> None:
         """Have jobs arrive at their times, each by one of several submitters."""

@@ -53,8 +53,10 @@ def release(
     runtime: Runtime = context.obj.runtime()
     keys = UniqueKeys(runtime.store())
     owner = keys.owner(key)
-    held = [h for h in Queues(runtime.store()).all_held() if h.envelope.task_id == owner]
-    if owner and held and not force:
+    held = []
+    if owner and not force:
+        held = [h for h in Queues(runtime.store()).all_held() if h.envelope.task_id == owner]
+    if held:
         raise TaskLives(
             f"task {owner} is held by {held[0].instance}, and its key {key!r} is free when it has "
             "ended: --force frees it now, and a second one may run beside it"

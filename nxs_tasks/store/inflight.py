@@ -96,16 +96,7 @@ class Inflight:
 
         False if it had been taken from this process.
         """
-        move = Move(
-            token,
-            self._store.keys.shelf(shelf),
-            entry_text(entry),
-            entry=token,
-            at=entry.at,
-            unique=self._unique(unique_key),
-            task_id=entry.task_id,
-            age=age,
-        )
+        move = self._to_shelf(token, shelf, entry, unique_key, age)
         return self.relocate(instance, epoch, [move]) == 1
 
     def shelve_paused(self, instance: str, epoch: int, token: str, entry: Shelved) -> bool:
@@ -257,17 +248,24 @@ class Inflight:
             task_id=envelope.task_id if envelope else "",
             task=envelope.task if envelope else "",
         )
+        if envelope is None:
+            return self._to_shelf(token, QUARANTINE, shelved)
+        # What waits for a person must not keep all later ones of its key from running.
+        return self._to_shelf(token, QUARANTINE, shelved, envelope.unique_key, envelope.age)
+
+    def _to_shelf(
+        self, token: str, shelf: str, entry: Shelved, unique_key: str = "", age: int = 0
+    ) -> Move:
         return Move(
             token,
-            self._store.keys.shelf(QUARANTINE),
-            entry_text(shelved),
+            self._store.keys.shelf(shelf),
+            entry_text(entry),
             entry=token,
-            at=at,
-            # What waits for a person must not keep all later ones of its key from running.
-            unique=self._unique(envelope.unique_key) if envelope else "",
-            task_id=shelved.task_id,
-            task=shelved.task,
-            age=envelope.age if envelope else 0,
+            at=entry.at,
+            unique=self._unique(unique_key),
+            task_id=entry.task_id,
+            task=entry.task,
+            age=age,
         )
 
     def _unique(self, unique_key: str) -> str:
