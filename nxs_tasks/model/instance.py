@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nxs_tasks.model.state import State
@@ -62,12 +63,21 @@ class Load:
     latency_ms: float | None = None  # round trip to the broker
     consuming: bool | None = None  # the consumer is asking for work, or is full
     asked_s: float | None = None  # since the consumer last asked the broker for work
+    mean_s: float | None = None  # how long a task took here lately, on average
+    types: Mapping[str, int] = field(default_factory=dict)  # tasks in the pool now, by name
+    keys: tuple[str, ...] = ()  # affinity keys of what ran here, the newest first
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Load:
         """From the JSON of a heartbeat; fields of a newer NXS are ignored."""
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
-        return cls(**{k: v for k, v in known.items() if _is_number(v)})
+        types, keys = known.pop("types", None), known.pop("keys", None)
+        numbers: dict[str, Any] = {k: v for k, v in known.items() if _is_number(v)}
+        if isinstance(types, dict):
+            numbers["types"] = {k: v for k, v in types.items() if _is_number(v)}
+        if isinstance(keys, list):
+            numbers["keys"] = tuple(key for key in keys if isinstance(key, str))
+        return cls(**numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,7 +143,8 @@ class FleetStore:
         `succeeded` and `failed` are totals of this process. Raises `Stale` if another process has
         taken the name, or the record is gone.
         """
-        text = json.dumps({k: v for k, v in asdict(load).items() if v is not None})
+        # Most are empty or unknown, and everybody reads them all the time.
+        text = json.dumps({k: v for k, v in asdict(load).items() if v not in (None, {}, ())})
         answer = self.call(
             "heartbeat",
             [self.keys.instance(instance_id), self.keys.outcomes(instance_id)],

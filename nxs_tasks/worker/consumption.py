@@ -6,7 +6,8 @@ broker for work: its channel asks at least every second, unless all slots are ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ class Consumption:
     waiting: int | None
     consuming: bool | None
     asked_s: float | None
+    types: Mapping[str, int]  # of what runs, by name
 
 
 def read_consumption(worker: Any, queues: Iterable[str], now: float) -> Consumption:
@@ -42,6 +44,7 @@ def read_consumption(worker: Any, queues: Iterable[str], now: float) -> Consumpt
         waiting=len(state.scheduled_requests),
         consuming=consuming,
         asked_s=asked,
+        types=_types(),
     )
 
 
@@ -57,6 +60,13 @@ def _early() -> int | None:
         return sum(bool(request.acknowledged) for request in list(state.active_requests))
     except RuntimeError:
         return None  # the set changed while it was read
+
+
+def _types() -> Mapping[str, int]:
+    try:
+        return Counter(str(request.name) for request in list(state.active_requests))
+    except RuntimeError:
+        return {}  # the set changed while it was read
 
 
 def _consuming(

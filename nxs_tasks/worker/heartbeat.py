@@ -200,6 +200,8 @@ class Heartbeat(threading.Thread):
             latency_ms=round(self._latency_ms, 3),
             consuming=seen.consuming,
             asked_s=seen.asked_s,
+            mean_s=self._tally.mean_s,
+            types=dict(seen.types),
         )
 
     def _period(self) -> float:

@@ -7,22 +7,76 @@ process is the task's `Request` class, so the counting is a mixin of that.
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry, Terminated
 from celery.utils.imports import symbol_by_name
 
+from nxs_tasks.clock import SYSTEM
+
 #: Ends of a task that say nothing about the instance.
 NEITHER = (Ignore, Reject, Retry, Terminated)
 
 
+#: Weight of the newest task in the mean duration.
+SMOOTHING = 0.1
+#: Failures in a row that are remembered by name.
+REMEMBERED = 100
+
+
+@dataclass(slots=True)
+class Ran:
+    """What became of the tasks of one name; `timed` of them took `seconds` together."""
+
+    succeeded: int = 0
+    failed: int = 0
+    timed: int = 0
+    seconds: float = 0.0
+
+
 class Tally:
-    """Totals since the process started."""
+    """Totals since the process started, and by name what came since it was last taken."""
 
     def __init__(self) -> None:
         self.succeeded = 0
         self.failed = 0
+        #: How long a task took lately, s; None before the first.
+        self.mean_s: float | None = None
+        #: Names of the tasks that failed since the last success, the oldest first.
+        self.failing: deque[str] = deque(maxlen=REMEMBERED)
+        self._ran: dict[str, Ran] = {}
+
+    def success(self, task: str, seconds: float | None = None) -> None:
+        """A task has succeeded, after so long if that is known."""
+        self.succeeded += 1
+        self.failing.clear()
+        ran = self._ran.setdefault(task, Ran())
+        ran.succeeded += 1
+        if seconds is None:
+            return
+        ran.timed += 1
+        ran.seconds += seconds
+        known = self.mean_s
+        self.mean_s = seconds if known is None else known + SMOOTHING * (seconds - known)
+
+    def no_success(self, task: str) -> None:
+        """One that was counted as a success has none."""
+        self.succeeded -= 1
+        self._ran.setdefault(task, Ran()).succeeded -= 1
+
+    def failure(self, task: str) -> None:
+        """A task has failed, in a way that it does not declare as expected."""
+        self.failed += 1
+        self.failing.append(task)
+        self._ran.setdefault(task, Ran()).failed += 1
+
+    def take(self) -> dict[str, Ran]:
+        """By name, what came since the last call."""
+        taken, self._ran = self._ran, {}
+        return taken
 
 
 class CountingMixin:
@@ -38,6 +92,12 @@ class CountingMixin:
     acknowledged: bool
     time_start: float | None
     _nxs_judged = ""
+    _nxs_started: float | None = None
+
+    def on_accepted(self, pid: int, time_accepted: float) -> Any:
+        """The pool has started it."""
+        self._nxs_started = SYSTEM.monotonic()
+        return super().on_accepted(pid, time_accepted)  # type: ignore[misc]
 
     def acknowledge(self) -> Any:
         """Acknowledge, and count a success if nothing was judged yet."""
@@ -46,8 +106,14 @@ class CountingMixin:
         # A task that was revoked before it started is acknowledged and has no start.
         if first and not self._nxs_judged and self.time_start is not None:
             self._nxs_judged = "succeeded"
-            self.tally.succeeded += 1
+            self.tally.success(self.task.name, self._nxs_took())
         return answer
+
+    def _nxs_took(self) -> float | None:
+        # One that acknowledges early has only just begun.
+        if self._nxs_started is None or not self.task.acks_late:
+            return None
+        return SYSTEM.monotonic() - self._nxs_started
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Count a failure, unless the task declares the error as expected (`throws`)."""
@@ -72,11 +138,12 @@ class CountingMixin:
 
     def _nxs_judge(self, failed: bool) -> None:
         if self._nxs_judged == "succeeded":
-            self.tally.succeeded -= 1
+            self.tally.no_success(self.task.name)
         elif self._nxs_judged:
             return
         self._nxs_judged = "failed" if failed else "neither"
-        self.tally.failed += failed
+        if failed:
+            self.tally.failure(self.task.name)
 
 
 def counting(request_class: Any, tally: Tally, *mixins: type, **attributes: Any) -> Any:

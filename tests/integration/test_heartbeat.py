@@ -24,9 +24,9 @@ from nxs_tasks.worker.tally import Tally
 from tests.conftest import Server, new_store, set_back
 
 PROFILE = Profile(tasks=frozenset({"shop.pay"}), queues=frozenset({"celery"}))
-SEEN = Consumption(slots=4, running=2, early=0, waiting=1, consuming=True, asked_s=0.5)
+SEEN = Consumption(slots=4, running=2, early=0, waiting=1, consuming=True, asked_s=0.5, types={})
 UNKNOWN = Consumption(
-    slots=None, running=None, early=None, waiting=None, consuming=None, asked_s=None
+    slots=None, running=None, early=None, waiting=None, consuming=None, asked_s=None, types={}
 )
 
 

@@ -15,7 +15,7 @@ from celery.worker.request import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nxs_tasks.worker.tally import Tally, count_tasks, counting
+from nxs_tasks.worker.tally import Ran, Tally, count_tasks, counting
 from tests.unit.builders import case, examples
 
 
@@ -26,7 +26,7 @@ class PlainRequest:
     time_start: float | None = None
 
     def __init__(self, *, acks_late: bool = True, throws: Any = (), reject: bool = False) -> None:
-        self.task = SimpleNamespace(acks_late=acks_late, throws=throws)
+        self.task = SimpleNamespace(name="shop.pay", acks_late=acks_late, throws=throws)
         self.reject_failures = reject
         self.calls: list[str] = []
 
@@ -40,7 +40,7 @@ class PlainRequest:
             self.calls.append("reject")
             self.acknowledged = True
 
-    def on_accepted(self) -> None:
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
         self.time_start = 1.0
         if not self.task.acks_late:
             self.acknowledge()
@@ -91,7 +91,7 @@ Step = Callable[[Any], object]
 
 
 def accepted(request: Any) -> None:
-    request.on_accepted()
+    request.on_accepted(1, 1.0)
 
 
 def succeeded(request: Any) -> None:
@@ -288,3 +288,50 @@ def test_every_task_of_an_app_is_counted_by_one_class_for_each_kind_of_request()
     assert mail is report
     assert issubclass(mail, Request)
     assert issubclass(app.tasks["shop.own"].Request, OwnRequest)
+
+
+class TestByName:
+    def test_what_came_is_taken_once(self) -> None:
+        tally = Tally()
+        tally.success("shop.pay", 2.0)
+        tally.success("shop.pay", 4.0)
+        tally.success("shop.mail")
+        tally.failure("shop.mail")
+        assert tally.take() == {
+            "shop.pay": Ran(succeeded=2, timed=2, seconds=6.0),
+            "shop.mail": Ran(succeeded=1, failed=1),
+        }
+        assert tally.take() == {}
+
+    def test_a_success_that_was_none_is_taken_back(self) -> None:
+        tally = Tally()
+        tally.success("shop.pay")
+        tally.take()
+        tally.no_success("shop.pay")
+        tally.failure("shop.pay")
+        assert tally.take() == {"shop.pay": Ran(succeeded=-1, failed=1)}
+
+    def test_failures_since_the_last_success_are_remembered(self) -> None:
+        tally = Tally()
+        tally.failure("shop.pay")
+        tally.success("shop.pay")
+        assert list(tally.failing) == []
+        tally.failure("shop.mail")
+        tally.failure("shop.pay")
+        assert list(tally.failing) == ["shop.mail", "shop.pay"]
+
+    def test_the_mean_follows_the_newest(self) -> None:
+        tally = Tally()
+        assert tally.mean_s is None
+        tally.success("shop.pay", 10.0)
+        assert tally.mean_s == 10.0
+        tally.success("shop.pay", 20.0)
+        assert tally.mean_s == pytest.approx(11.0)
+
+    def test_what_acknowledges_early_has_no_duration(self) -> None:
+        tally = Tally()
+        for acks_late in (True, False):
+            request = counting(PlainRequest, tally)(acks_late=acks_late)
+            accepted(request)
+            request.on_success()
+        assert tally.take()["shop.pay"].timed == 1
