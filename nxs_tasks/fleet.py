@@ -189,7 +189,7 @@ class Fleet:
         # Before the app's own routes: the first one that answers is the last one to be asked.
         conf.task_routes = [self.fence.route, *conf.task_routes]
         self.app.amqp.Connection = Connection
-        install(self.runtime, self.outbox)
+        install(self.runtime, self.outbox, self.submitter.placed)
         return {}  # no defaults beside
 
     def _configure_again(self, **_: Any) -> None:

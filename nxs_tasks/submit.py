@@ -188,15 +188,24 @@ class Submitter:
     ) -> None:
         """Receiver of `before_task_publish`: write the placement into the message."""
         chosen = getattr(self._chosen, "value", None)
-        self._chosen.value = None
+        self._chosen.value = self._chosen.placed = None
         if chosen is None or chosen[0].task != sender:
             return
         placement, explanation = chosen
+        self._chosen.placed = placement
         now = self._runtime.clock.now()
         headers[PLACED_HEADER] = placed_header(placement, now)
         if explanation is not None:
             self._keep_sample(str(headers.get("id", "")), placement, explanation, now)
         self.send_samples()
+
+    def placed(self, queue: str) -> Placement | None:
+        """The placement of the message that this thread publishes now, if that is its queue."""
+        placement: Placement | None = getattr(self._chosen, "placed", None)
+        self._chosen.placed = None
+        if placement is None or placement.instance is None:
+            return None
+        return placement if queue == self._own_queues + placement.instance else None
 
     def _keep_sample(
         self, id_: str, placement: Placement, explanation: Explanation, at: float

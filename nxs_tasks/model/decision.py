@@ -126,12 +126,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a task goes: the own queue of `instance`, or the shared queue if that is None."""
+    """Where a task goes: the own queue of `instance`, or the shared queue if that is None.
+
+    With a `limit` only if the instance still has that epoch, and with this task no more than so
+    many that it holds or that wait for it; else the task goes to the shared queue after all.
+    """
 
     task: str
     instance: str | None
     score: float | None
     reason: str
+    epoch: int | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ from nxs_tasks.deadline import Deadline, within
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.store import scripts
 from nxs_tasks.store.connect import explained
-from nxs_tasks.store.publisher import REMEMBERED_S, Write, encoded, pack
+from nxs_tasks.store.publisher import NO_ROOMS, REMEMBERED_S, Room, Write, encoded, pack
 from nxs_tasks.store.store import FleetStore
 
 UNIQUE = scripts.text("publish_unique")
@@ -100,10 +100,12 @@ class Line:
         self._producer_key = store.keys.producer(self._producer)
         self._number = 0
 
-    def next_write(self, lists: Mapping[str, Sequence[str]]) -> Write:
+    def next_write(
+        self, lists: Mapping[str, Sequence[str]], rooms: Mapping[str, Room] = NO_ROOMS
+    ) -> Write:
         """A write of this line's producer. The one before must have been confirmed."""
         self._number += 1
-        return Write(self._producer, self._number, lists)
+        return Write(self._producer, self._number, lists, rooms)
 
     def publish(self, write: Write, deadline: Deadline) -> bool:
         """True if it was written now, False if it had been before. Raises `NotWritten`."""

@@ -16,26 +16,44 @@ from nxs_tasks.store import scripts
 
 SCRIPT = scripts.text("publish")
 SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+PLACE = scripts.text("place")
+PLACE_SHA = sha1(PLACE.encode(), usedforsecurity=False).hexdigest()
 #: How long a repetition is known, s: longer than anybody keeps a write that is not confirmed.
 REMEMBERED_S = 7 * 86_400
 REMEMBERED = str(REMEMBERED_S)
 #: How the server is told which script: by its digest, or by its text.
 KNOWN, WHOLE = ("EVALSHA", SCRIPT_SHA), ("EVAL", SCRIPT)
+PLACE_KNOWN, PLACE_WHOLE = ("EVALSHA", PLACE_SHA), ("EVAL", PLACE)
 
 #: The beginning of the command for one message, and what stands before that message.
 ONE = f"*9\r\n$7\r\nEVALSHA\r\n${len(SCRIPT_SHA)}\r\n{SCRIPT_SHA}\r\n$1\r\n2\r\n"
 FOR_ONE = f"${len(REMEMBERED)}\r\n{REMEMBERED}\r\n$1\r\n1\r\n"
 
 
+class Room(NamedTuple):
+    """A list that takes a message only while its instance has a free slot for it.
+
+    `other` is the list for the rest. `parts` are what `place.lua` needs to see.
+    """
+
+    other: str
+    parts: tuple[str, ...]
+
+
+NO_ROOMS: Mapping[str, Room] = {}
+
+
 class Write(NamedTuple):
     """Messages for some lists, under the name and the number that make a repetition harmless.
 
-    `lists` has the key of each list and its messages, the one to be taken first at the front.
+    `lists` has the key of each list and its messages, the one to be taken first at the front;
+    `rooms` the lists among them that do not take everything.
     """
 
     producer: str
     number: int
     lists: Mapping[str, Sequence[str]]
+    rooms: Mapping[str, Room] = NO_ROOMS
 
     @property
     def size(self) -> int:
@@ -46,6 +64,8 @@ class Write(NamedTuple):
 def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
     """The command as the server reads it; with the text of the script if `whole`."""
     lists = write.lists
+    if write.rooms:
+        return _packed(_placing(producer_key, write, whole=whole))
     if len(lists) == 1 and not whole:
         [(key, messages)] = lists.items()
         if len(messages) == 1:
@@ -55,6 +75,24 @@ def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
     for messages in lists.values():
         parts.append(str(len(messages)))
         parts += messages
+    return _packed(parts)
+
+
+def _placing(producer_key: str, write: Write, *, whole: bool) -> list[str]:
+    parts = [*(PLACE_WHOLE if whole else PLACE_KNOWN), str(1 + 2 * len(write.lists)), producer_key]
+    said = [str(write.number), REMEMBERED]
+    for key, messages in write.lists.items():
+        room = write.rooms.get(key)
+        if room is None:
+            parts += (key, key)
+            said += (str(len(messages)), "0", *messages)
+        else:
+            parts += (key, room.other)
+            said += (str(len(messages)), str(len(room.parts)), *room.parts, *messages)
+    return parts + said
+
+
+def _packed(parts: Sequence[str]) -> bytes:
     text = "".join([f"${len(part)}\r\n{part}\r\n" for part in parts])
     if text.isascii():
         # Each character is one byte, so the lengths are right.

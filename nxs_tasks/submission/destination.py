@@ -14,7 +14,9 @@ from nxs_tasks.errors import BrokerError
 from nxs_tasks.model.decision import Placement
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.places import Places
+from nxs_tasks.store.publisher import Room
 from nxs_tasks.submission.plan import Plan
+from nxs_tasks.submission.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class Destination(NamedTuple):
     placement: Placement | None = None
     placed_json: str = ""
     at: float = 0.0  # when it was placed, s
+    room: Room | None = None  # what the list may still take
 
 
 class Destinations:
@@ -59,6 +62,7 @@ class Destinations:
         self._shared = ""
         self._noted: set[str] = set()
         self._places: dict[tuple[str, int], tuple[str, str]] = {}
+        self._rooms = Rooms(runtime)
 
     def of_one(self, plan: Plan, id_: str) -> Destination:
         """That of one task."""
@@ -99,8 +103,8 @@ class Destinations:
             # As Celery does: what is the default queue at the first submission stays it.
             queue = self._shared = self._shared or self._runtime.shared_queue
         key, queue_json = self._places.get((queue, priority)) or self._place(queue, priority)
-        header = placed_json(placement, at)
-        return Destination(queue, key, placement.reason, queue_json, placement, header, at)
+        header, room = placed_json(placement, at), self._rooms.of(placement, key)
+        return Destination(queue, key, placement.reason, queue_json, placement, header, at, room)
 
     def _note(self, queue: str) -> None:
         """Have a queue of the user's known to who looks for tasks, also if nobody consumes it."""

@@ -19,7 +19,7 @@ from nxs_tasks.errors import SpoolError
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.connect import place_of_url
 from nxs_tasks.store.line import Lines, NotWritten
-from nxs_tasks.store.publisher import Write
+from nxs_tasks.store.publisher import NO_ROOMS, Room, Write
 from nxs_tasks.submission.batches import LEASE_S
 from nxs_tasks.submission.outcome import SubmitOutcome
 from nxs_tasks.submission.replay import Drained, Replay, say_left
@@ -120,11 +120,13 @@ class Outbox:
         deadline: Deadline | None = None,
         *,
         keep: bool = True,
+        rooms: Mapping[str, Room] = NO_ROOMS,
     ) -> Receipt:
         """Hand in messages for lists (their full keys), all or none, first to be taken first.
 
-        Without `keep` they are rejected where they would be spooled. Never raises for a broker or a
-        disk that cannot take them.
+        What finds no room in a list of `rooms` any more goes to the other one. Without `keep` they
+        are rejected where they would be spooled. Never raises for a broker or a disk that cannot
+        take them.
         """
         deadline = deadline or self.deadline()
         lines = self._ready()
@@ -132,7 +134,7 @@ class Outbox:
             return self._keep(Handed(lists, deadline, keep=keep), self._breaker.why)
         try:
             with lines.line() as line:
-                line.publish(line.next_write(lists), deadline.part(SEND_SHARE))
+                line.publish(line.next_write(lists, rooms), deadline.part(SEND_SHARE))
         except NotWritten as failure:
             return self._take_over(Handed(lists, deadline, keep=keep), failure)
         self._heal()

@@ -12,7 +12,7 @@ was not taken in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -23,13 +23,16 @@ from kombu.utils.uuid import uuid
 
 from nxs_tasks.deadline import Deadline
 from nxs_tasks.errors import AlreadySubmitted, BrokerError, BrokerUnreachable, SubmissionRejected
+from nxs_tasks.model.decision import Placement
 from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.keys import Wire
 from nxs_tasks.store.message import UNIQUE_HEADER, age_of
+from nxs_tasks.store.publisher import NO_ROOMS, Room
 from nxs_tasks.submission.draft import Draft, level
 from nxs_tasks.submission.options import refuse_early
 from nxs_tasks.submission.outbox import Outbox, Receipt
 from nxs_tasks.submission.outcome import SubmitOutcome
+from nxs_tasks.submission.rooms import Rooms
 from nxs_tasks.submission.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -57,8 +60,13 @@ def told_receipts() -> Iterator[list[Receipt]]:
 class TaskSender:
     """`app.amqp.send_task_message` of an app with a fleet."""
 
-    def __init__(self, runtime: Runtime, outbox: Outbox) -> None:
+    def __init__(
+        self, runtime: Runtime, outbox: Outbox, placed: Callable[[str], Placement | None]
+    ) -> None:
+        """`placed` tells how this thread has just come to an instance's own queue."""
         self._app = runtime.app
+        self.placed = placed
+        self.rooms = Rooms(runtime)
         self._stock: Any = None
         self.runtime = runtime
         self.outbox = outbox
@@ -187,10 +195,18 @@ class TaskProducer:
         else:
             keep = not self._name.startswith(CONTROL_TASKS)
             lists = dict.fromkeys(keys, (text,))
-            receipt = self._outbox.send(lists, deadline, keep=keep)
+            rooms = self._rooms(queues, keys)
+            receipt = self._outbox.send(lists, deadline, keep=keep, rooms=rooms)
         _RECEIPTS.get([]).append(receipt)
         if receipt.outcome is SubmitOutcome.REJECTED:
             raise SubmissionRejected(f"{self._name}[{task_id}] is not sent: {receipt.reason}")
+
+    def _rooms(self, queues: list[str], keys: list[str]) -> Mapping[str, Room]:
+        placement = self._sender.placed(queues[0]) if len(queues) == 1 else None
+        if placement is None:
+            return NO_ROOMS
+        room = self._sender.rooms.of(placement, keys[0])
+        return NO_ROOMS if room is None else {keys[0]: room}
 
     def _broadcast(self, body: Any, options: dict[str, Any], deadline: Deadline) -> None:
         try:
@@ -241,8 +257,8 @@ def _properties_of(given: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def install(runtime: Runtime, outbox: Outbox) -> None:
+def install(runtime: Runtime, outbox: Outbox, placed: Callable[[str], Placement | None]) -> None:
     """Have all that Celery publishes for this app pass the outbox."""
     amqp = runtime.app.amqp
     if not isinstance(vars(amqp).get("send_task_message"), TaskSender):
-        amqp.send_task_message = TaskSender(runtime, outbox)
+        amqp.send_task_message = TaskSender(runtime, outbox, placed)

@@ -7,6 +7,7 @@ from typing import Any
 
 from kombu.exceptions import EncodeError
 
+from nxs_tasks.store.publisher import NO_ROOMS, Room
 from nxs_tasks.submission.announce import Announcer
 from nxs_tasks.submission.call import Call
 from nxs_tasks.submission.destination import Destination, Destinations
@@ -27,16 +28,19 @@ BATCH_CHARACTERS = 1_000_000
 class Batch:
     """The next write: messages by list, and whose they are."""
 
-    __slots__ = ("characters", "lists", "members")
+    __slots__ = ("characters", "lists", "members", "rooms")
 
     def __init__(self) -> None:
         self.lists: dict[str, list[str]] = {}
+        self.rooms: dict[str, Room] = {}
         self.members: list[tuple[int, Destination]] = []
         self.characters = 0
 
     def add(self, number: int, to: Destination, key: str, text: str) -> bool:
         """Append the message of a task; True if the batch should be written before the next."""
         self.lists.setdefault(key, []).append(text)
+        if to.room is not None and key == to.key:
+            self.rooms[key] = to.room
         self.members.append((number, to))
         self.characters += len(text)
         return len(self.members) >= BATCH or self.characters >= BATCH_CHARACTERS
@@ -62,7 +66,8 @@ class Writer:
         if unique:
             receipt = self._outbox.send_unique(key, text, id_, unique)
         else:
-            receipt = self._outbox.send({key: (text,)})
+            rooms = {key: to.room} if to.room is not None and key == to.key else NO_ROOMS
+            receipt = self._outbox.send({key: (text,)}, rooms=rooms)
         if receipt.task_id not in ("", id_):
             return Submission(receipt.task_id, receipt.outcome, receipt.reason, "")
         if isinstance(texts, Carefully):
@@ -112,7 +117,7 @@ def cannot_be_encoded(error: EncodeError) -> str:
 
 
 def _send(stream: Stream, texts: Plainly | Carefully, batch: Batch, fates: list[Any]) -> None:
-    receipt = stream.send(batch.lists)
+    receipt = stream.send(batch.lists, batch.rooms)
     outcome, reason = receipt.outcome, receipt.reason
     if isinstance(texts, Carefully):
         texts.tell(outcome)

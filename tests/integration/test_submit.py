@@ -121,6 +121,29 @@ class TestWhere:
             info = message["properties"]["delivery_info"]
             assert (info["exchange"], info["routing_key"]) == ("", W2)
 
+    @pytest.mark.parametrize("way", ["delay", "submit", "submit_many"])
+    def test_two_that_saw_the_same_free_slot_do_not_both_get_it(
+        self, make_shop: MakeShop, url: str, way: str
+    ) -> None:
+        shops = [make_shop(url), make_shop(url)]
+        shops[0].add("w1", slots=1, cores=4)
+        for shop in shops:
+            # It looks now, and its clock stands still.
+            shop.fleet.submitter.route("shop.unknown")
+        send: dict[str, Callable[[Shop], object]] = {
+            "delay": lambda shop: shop.pay.delay(1),
+            "submit": lambda shop: shop.fleet.submit(shop.pay, (1,)),
+            "submit_many": lambda shop: shop.fleet.submit_many(shop.pay, [(1,), (2,)]),
+        }
+        for shop in shops:
+            send[way](shop)
+        shop = shops[0]
+        more = 2 if way == "submit_many" else 0
+        assert shop.depths() == {W1: 1, "celery": 1 + more}
+        for queue in (W1, "celery"):
+            for message in shop.sent(queue):
+                assert message["properties"]["delivery_info"]["routing_key"] == queue
+
     def test_a_producer_of_the_user_goes_on_publishing_to_its_own_exchange(
         self, shop: Shop
     ) -> None:

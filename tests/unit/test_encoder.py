@@ -20,7 +20,16 @@ from redis.connection import Connection
 from nxs_tasks.errors import OptionError
 from nxs_tasks.model.decision import Placement
 from nxs_tasks.store.message import placed_header
-from nxs_tasks.store.publisher import REMEMBERED_S, SCRIPT, SCRIPT_SHA, Write, pack
+from nxs_tasks.store.publisher import (
+    PLACE,
+    PLACE_SHA,
+    REMEMBERED_S,
+    SCRIPT,
+    SCRIPT_SHA,
+    Room,
+    Write,
+    pack,
+)
 from nxs_tasks.submission import times
 from nxs_tasks.submission.argsrepr import describe
 from nxs_tasks.submission.destination import placed_json
@@ -261,6 +270,19 @@ def test_a_write_is_packed_as_the_client_packs_it(lists: dict[str, list[str]], w
     connection: Any = Connection(encoding_errors="surrogateescape")  # type: ignore[no-untyped-call]
     told = connection.pack_command(*head, 1 + len(lists), "producer", *lists, 7, *arguments)
     assert pack("producer", Write("p", 7, lists), whole=whole) == b"".join(told)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("text", ["ascii", "zażółć 🦀"])
+def test_a_write_for_free_slots_is_packed_as_the_client_packs_it(text: str, whole: bool) -> None:
+    lists = {"own": [text, "b"], "celery": ["c"]}
+    write = Write("p", 7, lists, {"own": Room("celery", ("record", "3", text))})
+    head = ("EVAL", PLACE) if whole else ("EVALSHA", PLACE_SHA)
+    keys = ("producer", "own", "celery", "celery", "celery")
+    arguments = (7, REMEMBERED_S, 2, 3, "record", "3", text, text, "b", 1, 0, "c")
+    connection: Any = Connection(encoding_errors="surrogateescape")  # type: ignore[no-untyped-call]
+    told = connection.pack_command(*head, len(keys), *keys, *arguments)
+    assert pack("producer", write, whole=whole) == b"".join(told)
 
 
 # outcomes

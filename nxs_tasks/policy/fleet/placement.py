@@ -126,6 +126,19 @@ def has_free_slot(instance: Instance, settings: Settings, placed: int = 0) -> bo
     return _line(instance, placed) + 1 <= settings.saturation * (instance.load.slots or 0)
 
 
+def to_free_slot(task: str, instance: Instance, value: float, settings: Settings) -> Placement:
+    """A placement that holds only while the instance still has a free slot."""
+    most = int(settings.saturation * (instance.load.slots or 0)) - (instance.load.early or 0)
+    return Placement(
+        task=task,
+        instance=instance.id,
+        score=value,
+        reason=DIRECT_BEST,
+        epoch=instance.epoch,
+        limit=most,
+    )
+
+
 def explain(
     task: str, snapshot: Snapshot, settings: Settings, placed: Mapping[str, int] | None = None
 ) -> Explanation:
@@ -180,16 +193,17 @@ def _choose(
     placed: Mapping[str, int],
 ) -> Placement:
     if best is not None:
-        return Placement(task=task, instance=best[1], score=-best[0], reason=DIRECT_BEST)
+        chosen = next(i for i in ready if i.id == best[1])
+        return to_free_slot(task, chosen, -best[0], settings)
     holders = _holders(task, ready, snapshot)
     if not holders:
         reason = _shared_reason(task, ready)
         return Placement(task=task, instance=None, score=None, reason=reason)
-    _, _, chosen = min((_line_per_slot(i, placed.get(i.id, 0)), i.id, i) for i in holders)
+    _, _, nearest = min((_line_per_slot(i, placed.get(i.id, 0)), i.id, i) for i in holders)
     return Placement(
         task=task,
-        instance=chosen.id,
-        score=score(chosen, settings, placed.get(chosen.id, 0)),
+        instance=nearest.id,
+        score=score(nearest, settings, placed.get(nearest.id, 0)),
         reason=DIRECT_ONLY,
     )
 
@@ -249,14 +263,9 @@ class Placer:
         index = self._index_of(task)
         chosen = _top(index.by_merit, self._merit)
         if chosen is not None:
-            value = self._merit[chosen]
+            value = -(self._merit[chosen] or 0.0)
             self._count(chosen)
-            return Placement(
-                task=task,
-                instance=chosen,
-                score=None if value is None else -value,
-                reason=DIRECT_BEST,
-            )
+            return to_free_slot(task, self._known[chosen], value, self._settings)
         chosen = _top(index.by_line, self._lines)
         if chosen is None:
             return self._shared_placement(task, index)

@@ -1,0 +1,78 @@
+-- Append messages to queues, once, as publish.lua does; what is meant for a free slot only while
+-- there is one.
+--
+-- Several submitters may have seen the same free slot. Who comes too late goes to the shared queue,
+-- where the first free slot takes it, and is not to wait behind a running task.
+--
+-- KEYS[1] string with TTL: number of the producer's last accepted write
+-- KEYS[2], KEYS[3], … pairs: list, and the list for what finds no room there (any list if there is
+--   always room)
+-- ARGV[1] number of this write   ARGV[2] seconds for which a repetition is known
+-- ARGV[3], … for each pair: how many messages, how many parts its room has (0 = there is always
+--   room), these parts, then the messages, first to be taken first. The parts: key of the instance's
+--   record, epoch, key of its in-flight hash, how many it may hold and have waiting, the name of its
+--   queue and that of the other one as they stand in a message, and the key of each of its lists
+--
+-- Returns 1 and one for each message that went to the other list; 0 if this write had been accepted
+-- before. Fails before anything is written if one of the keys is no list.
+
+local CHUNK = 1000 -- Lua's stack holds no more than a few thousand values
+local TAIL = 1024 -- where a message says its queue: near its end
+local PLACEABLE = {ACTIVE = true, DEGRADED = true}
+
+local function push(list, from, last)
+  while from <= last do
+    local upto = math.min(from + CHUNK - 1, last)
+    redis.call('LPUSH', list, unpack(ARGV, from, upto))
+    from = upto + 1
+  end
+end
+
+local function room(at, parts)
+  local record = redis.call('HMGET', ARGV[at], 'epoch', 'state')
+  if record[1] ~= ARGV[at + 1] or not PLACEABLE[record[2]] then
+    return 0
+  end
+  local taken = redis.call('HLEN', ARGV[at + 2])
+  for i = at + 6, at + parts - 1 do
+    taken = taken + redis.call('LLEN', ARGV[i])
+  end
+  return math.max(0, tonumber(ARGV[at + 3]) - taken)
+end
+
+local function readdress(message, from, to)
+  local first, last
+  local found, ends = string.find(message, from, math.max(1, #message - TAIL), true)
+  while found do
+    first, last = found, ends
+    found, ends = string.find(message, from, ends + 1, true)
+  end
+  if not first then
+    return message
+  end
+  return string.sub(message, 1, first - 1) .. to .. string.sub(message, last + 1)
+end
+
+if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
+  return 0
+end
+for i = 2, #KEYS do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  if kind ~= 'none' and kind ~= 'list' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is no list')
+  end
+end
+local at, late = 3, 0
+for i = 2, #KEYS, 2 do
+  local count, parts = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  local first = at + 2 + parts
+  local here = parts > 0 and math.min(count, room(at + 2, parts)) or count
+  push(KEYS[i], first, first + here - 1)
+  for n = first + here, first + count - 1 do
+    redis.call('LPUSH', KEYS[i + 1], readdress(ARGV[n], ARGV[at + 6], ARGV[at + 7]))
+    late = late + 1
+  end
+  at = first + count
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1 + late
