@@ -14,7 +14,7 @@ from bench.rounds import collected, percentile
 from bench.shop import TASKS, fleet_shop
 from nxs_tasks import Fleet
 from nxs_tasks.clock import FakeClock
-from nxs_tasks.policy.fleet.placement import Placer
+from nxs_tasks.policy.fleet.placer import Placer
 
 BENCH = "submit"
 #: Decisions after each look: about what one process submits in a second.
@@ -74,7 +74,7 @@ def _place(fleet: Fleet, seen: Samples) -> None:
     snapshot = fleet.runtime.store().snapshot()
     seen.snapshot.append(perf_counter_ns() - start)
     start = perf_counter_ns()
-    placer = Placer(snapshot, fleet.settings, {})
+    placer = Placer(snapshot, fleet.settings)
     seen.placer.append(perf_counter_ns() - start)
     names = list(TASKS) * (EACH_LOOK // len(TASKS))
     for number, name in enumerate(names):

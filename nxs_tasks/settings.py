@@ -66,6 +66,27 @@ class Settings:
         "an instance takes direct work up to this many tasks per slot; above 1 a task may wait "
         "behind a running one while another instance has a free slot (rounded down)",
     )
+    slow_start: float = knob(
+        60.0, "s", "an instance that became ACTIVE ranks from a tenth of its score to all of it"
+    )
+    degraded_weight: float = knob(0.5, "× score", "how a DEGRADED instance ranks among others")
+    crowding: float = knob(
+        0.2, "score", "taken off an instance whose slots all run this task; a part if some do"
+    )
+    io_crowding: float = knob(
+        0.5, "score", "the same for tasks with io=True, counting all such tasks that run there"
+    )
+    affinity: float = knob(1.0, "score", "added where the cache is warm for a task's affinity key")
+    affinity_bound: float = knob(
+        1.25,
+        "× average",
+        "not above this share of the fleet's average line: no hot spot for warmth",
+    )
+    task_memory: float = knob(
+        0.0,
+        "GB",
+        "for tasks that declare memory=; an instance runs no more than fits; 0 = the machine's own",
+    )
     view_max_age: float = knob(1.0, "s", "a submitter re-reads the fleet when its view is older")
     placement_sample: float = knob(0.01, "share", "placements kept in the history; 1 = all")
     broker_timeout: float = knob(2.0, "s", "longest wait for one answer of the broker")
@@ -135,6 +156,12 @@ class Settings:
             "server_fsync",
             self.server_fsync,
             "must be always or everysec",
+        )
+        _require(0.0 < self.degraded_weight <= 1.0, "degraded_weight", self.degraded_weight, "0..1")
+        for name in ("crowding", "io_crowding", "affinity", "task_memory"):
+            _require(getattr(self, name) >= 0.0, name, getattr(self, name), "must not be below 0")
+        _require(
+            self.affinity_bound >= 1.0, "affinity_bound", self.affinity_bound, "must be at least 1"
         )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):

@@ -18,9 +18,10 @@ import os
 import random
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from kombu import Exchange, Queue
@@ -28,12 +29,15 @@ from kombu import Exchange, Queue
 from nxs_tasks.deadline import within
 from nxs_tasks.errors import BrokerUnreachable, NxsError
 from nxs_tasks.model.decision import Explanation, Placement
+from nxs_tasks.model.demand import Demand
 from nxs_tasks.model.snapshot import Snapshot
-from nxs_tasks.policy.fleet.placement import Placer, explain
+from nxs_tasks.policy.fleet.placement import explain
+from nxs_tasks.policy.fleet.placer import Placer
 from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.message import PLACED_HEADER, placed_header
+from nxs_tasks.traits import Declared, Demands
 from nxs_tasks.view import View
 
 log = logging.getLogger(__name__)
@@ -69,6 +73,7 @@ class Submitter:
         self._control = queue_to(runtime.keys.control_queue())
         self._own_queues = runtime.keys.own_queue("")
         self._share = runtime.settings.placement_sample
+        self._demands = Demands(runtime.app)
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
         runtime.flushers.append(self.flush)
@@ -106,7 +111,7 @@ class Submitter:
             return straight_to(self._control)
         if options is not None and not self._may_choose(options):
             return None
-        placement, explanation = self._place(name)
+        placement, explanation = self._place(name, args, kwargs)
         self._chosen.value = (placement, explanation)
         if placement.instance is None:
             return None
@@ -127,27 +132,30 @@ class Submitter:
             return True
         return False
 
-    def _place(self, name: str) -> tuple[Placement, Explanation | None]:
+    def _place(self, name: str, args: Any, kwargs: Any) -> tuple[Placement, Explanation | None]:
         with self._lock:
             placer = self._placer()
             if placer is None:
                 return out_of_sight(name), None
+            demand = self._demands.of(name, placer.traits).demand(args, kwargs)
             # Before placing: the explanation must see what the choice sees.
-            explanation = self._explained(placer, name) if self._sampled() else None
-            placement = placer.place(name)
+            explanation = self._explained(placer, demand) if self._sampled() else None
+            placement = placer.place(demand)
             if placement.instance is not None:
-                self._view.count((placement,))
+                self._view.count(demand, (placement,))
         return placement, explanation
 
-    def place_one(self, name: str, id_: str, at: float) -> Placement:
+    def place_one(self, name: str, args: Any, kwargs: Any, id_: str, at: float) -> Placement:
         """As `place_many`."""
         self._chosen.value = None
-        placement, explanation = self._place(name)
+        placement, explanation = self._place(name, args, kwargs)
         if explanation is not None:
             self._keep_sample(id_, placement, explanation, at)
         return placement
 
-    def place_many(self, name: str, ids: Sequence[str], at: float) -> list[Placement]:
+    def place_many(
+        self, name: str, args_list: Sequence[Any], ids: Sequence[str], at: float
+    ) -> list[Placement]:
         """A placement for each of several tasks of one name that are submitted together.
 
         `at` is the time that is kept with the placements which are sampled, s.
@@ -158,14 +166,25 @@ class Submitter:
             placer = self._placer()
             if placer is None:
                 return [out_of_sight(name)] * len(ids)
-            for n in [n for n in range(len(ids)) if self._sampled()]:
-                placements += placer.place_many(name, n - len(placements))
-                explanation = self._explained(placer, name)
-                placements.append(placer.place(name))
-                fields = placement_fields(placements[-1], explanation, at)
-                self._samples.append((ids[n], name, fields))
-            placements += placer.place_many(name, len(ids) - len(placements))
-            self._view.count(placements)
+            task = self._demands.of(name, placer.traits)
+            start = 0
+            for demand, stop in _runs(task, args_list):
+                placements += self._place_some(placer, demand, ids[start:stop], at)
+                start = stop
+        return placements
+
+    def _place_some(
+        self, placer: Placer, demand: Demand, ids: Sequence[str], at: float
+    ) -> list[Placement]:
+        placements: list[Placement] = []
+        for n in [n for n in range(len(ids)) if self._sampled()]:
+            placements += placer.place_many(demand, n - len(placements))
+            explanation = self._explained(placer, demand)
+            placements.append(placer.place(demand))
+            fields = placement_fields(placements[-1], explanation, at)
+            self._samples.append((ids[n], demand.task, fields))
+        placements += placer.place_many(demand, len(ids) - len(placements))
+        self._view.count(demand, placements)
         return placements
 
     def _placer(self) -> Placer | None:
@@ -175,9 +194,9 @@ class Submitter:
             self._flushed_with = placer
         return placer
 
-    def _explained(self, placer: Placer, name: str) -> Explanation:
-        among = replace(placer.snapshot, instances=placer.contenders(name, CANDIDATES_KEPT))
-        return explain(name, among, self._runtime.settings, placer.placed)
+    def _explained(self, placer: Placer, demand: Demand) -> Explanation:
+        among = replace(placer.snapshot, instances=placer.contenders(demand, CANDIDATES_KEPT))
+        return explain(demand, among, self._runtime.settings, placer.placed, placer.ranking)
 
     def _sampled(self) -> bool:
         share = self._share
@@ -238,6 +257,18 @@ class Submitter:
                 within(seconds, partial(events.add_placements, samples))
         except NxsError as error:
             log.warning("%d sampled placements are not kept: %s", len(samples), error)
+
+
+def _runs(task: Declared, args_list: Sequence[Any]) -> Iterator[tuple[Demand, int]]:
+    """What neighbours ask alike, and where they end."""
+    if not task.has_keys:
+        yield task.demand((), {}), len(args_list)
+        return
+    demands = (task.demand(args, None) for args in args_list)
+    stop = 0
+    for demand, alike in groupby(demands):
+        stop += sum(1 for _ in alike)
+        yield demand, stop
 
 
 def out_of_sight(name: str) -> Placement:

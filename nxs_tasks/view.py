@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from nxs_tasks.breaker import Breaker
 from nxs_tasks.clock import Clock
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Placement
+from nxs_tasks.model.demand import Demand
 from nxs_tasks.model.snapshot import Snapshot
-from nxs_tasks.policy.fleet.placement import Placer
+from nxs_tasks.policy.fleet.placed import Placed
+from nxs_tasks.policy.fleet.placer import Placer
 from nxs_tasks.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class View:
         self._breaker = breaker
         self._placer: Placer | None = None
         self._looked_at = float("-inf")
-        self._recent: deque[tuple[float, str]] = deque()
+        self._recent: deque[tuple[float, Demand, str]] = deque()
         self._failed = False
 
     def placer(self) -> Placer | None:
@@ -47,10 +49,10 @@ class View:
             self._look(now)
         return self._placer
 
-    def count(self, placements: Iterable[Placement]) -> None:
+    def count(self, demand: Demand, placements: Iterable[Placement]) -> None:
         """Remember own placements, for the next snapshot that may not know them yet."""
         now = self._clock.monotonic()
-        self._recent.extend((now, p.instance) for p in placements if p.instance is not None)
+        self._recent.extend((now, demand, p.instance) for p in placements if p.instance is not None)
 
     def _look(self, now: float) -> None:
         self._looked_at = now
@@ -68,5 +70,7 @@ class View:
         self._failed = False
         while self._recent and self._recent[0][0] < now - IN_FLIGHT_S:
             self._recent.popleft()
-        carried = Counter(instance_id for _, instance_id in self._recent)
+        carried = Placed()
+        for _, demand, instance_id in self._recent:
+            carried.add(demand, instance_id)
         self._placer = Placer(snapshot, self._settings, carried)

@@ -6,6 +6,7 @@ from bench.sim.loop import LoopClock
 from bench.sim.work import Job
 from bench.sim.world import World
 from nxs_tasks.breaker import Breaker
+from nxs_tasks.model.demand import Demand
 from nxs_tasks.settings import Settings
 from nxs_tasks.view import View
 
@@ -22,7 +23,8 @@ class Nxs:
         placer = self._view.placer()
         if placer is None:
             return None
-        placement = placer.place(job.task)
+        demand = Demand(job.task, key=job.key)
+        placement = placer.place(demand)
         if placement.instance is not None:
-            self._view.count((placement,))
+            self._view.count(demand, (placement,))
         return placement.instance

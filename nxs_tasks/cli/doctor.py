@@ -19,7 +19,7 @@ from nxs_tasks.cli.spool import count_kept, kept_lines
 from nxs_tasks.cli.target import Target
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.shelf import PARKED
-from nxs_tasks.policy.fleet.placement import unready
+from nxs_tasks.policy.fleet.readiness import unready
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store import safe_url
 from nxs_tasks.store.events import Events

@@ -22,7 +22,7 @@ from nxs_tasks.model.intent import InForce
 from nxs_tasks.model.shelf import DELAYED, PARKED, QUARANTINE, SHELVES
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED, PLACEABLE, State
-from nxs_tasks.policy.fleet.placement import unready
+from nxs_tasks.policy.fleet.readiness import unready
 from nxs_tasks.policy.fleet.score import terms, weigh
 from nxs_tasks.runtime import Runtime
 from nxs_tasks.store import safe_url

@@ -138,6 +138,7 @@ class Placement:
     reason: str
     epoch: int | None = None
     limit: int | None = None
+    key: str = ""  # what the task wants to find in a cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

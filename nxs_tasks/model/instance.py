@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nxs_tasks.model.demand import Traits
 from nxs_tasks.model.state import State
 
 
@@ -19,6 +20,9 @@ class Profile:
     shared: str = ""  # the default queue of its app; "" if it does not say
     tags: tuple[str, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
+    traits: Mapping[str, Traits] = field(default_factory=dict)  # of tasks that declare any
+    memory: int | None = None  # bytes for tasks that declare how much they take
+    unable: Mapping[str, str] = field(default_factory=dict)  # tasks it has, and why not runs
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; sorted, so that equal profiles have equal text."""
@@ -28,6 +32,9 @@ class Profile:
             "shared": self.shared,
             "tags": list(self.tags),
             "versions": dict(self.versions),
+            "traits": {name: self.traits[name].as_dict() for name in sorted(self.traits)},
+            "memory": self.memory,
+            "unable": dict(sorted(self.unable.items())),
         }
 
     @classmethod
@@ -39,6 +46,9 @@ class Profile:
             shared=str(data.get("shared", "")),
             tags=tuple(data["tags"]),
             versions=tuple(sorted(data["versions"].items())),
+            traits={k: Traits.from_dict(v) for k, v in (data.get("traits") or {}).items()},
+            memory=data.get("memory"),
+            unable=dict(data.get("unable") or {}),
         )
 
 
@@ -64,6 +74,8 @@ class Load:
     consuming: bool | None = None  # the consumer is asking for work, or is full
     asked_s: float | None = None  # since the consumer last asked the broker for work
     mean_s: float | None = None  # how long a task took here lately, on average
+    extra: int | None = None  # slots beyond one for each task that the running ones declare
+    reserved: int | None = None  # bytes that the running ones declare
     types: Mapping[str, int] = field(default_factory=dict)  # tasks in the pool now, by name
     keys: tuple[str, ...] = ()  # affinity keys of what ran here, the newest first
 
@@ -100,6 +112,8 @@ class Instance:
     stopped: bool = False  # its process said that it is finished
     identity: str = ""  # host and pid of the process
     verdict: str = ""  # the last decision of the state machine, "nothing" included
+    ejected_until: float = 0.0  # server time until which it takes no work, s; 0 = it does
+    ejected_why: str = ""
 
     @property
     def held(self) -> int | None:
@@ -110,7 +124,7 @@ class Instance:
         """
         if self.inflight is None:
             return self.load.running
-        return self.inflight + (self.load.early or 0)
+        return self.inflight + (self.load.early or 0) + (self.load.extra or 0)
 
     @property
     def busy(self) -> int | None:

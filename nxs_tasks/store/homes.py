@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nxs_tasks.model.snapshot import Snapshot
-from nxs_tasks.policy.fleet.placement import home
+from nxs_tasks.policy.fleet.readiness import home
 from nxs_tasks.store.store import FleetStore
 
 

@@ -39,7 +39,7 @@ class Envelope:
 
     task_id: str
     task: str
-    placed: dict[str, Any] | None  # {"to", "score", "why", "at"}
+    placed: dict[str, Any] | None  # {"to", "score", "why", "at"}, and "key" if it has one
     redelivered: bool
     lost: tuple[Mapping[str, Any], ...] = ()  # who held it and died: {"instance", "epoch", "at"}
     group: str = ""
@@ -58,12 +58,13 @@ def age_of(headers: Mapping[str, Any]) -> int:
 
 def placed_header(placement: Placement, at: float) -> dict[str, Any]:
     """The value of `PLACED_HEADER`; `at` is when it was placed, s."""
-    return {
+    found = {
         "to": placement.instance,
         "score": None if placement.score is None else round(placement.score, 4),
         "why": placement.reason,
         "at": at,
     }
+    return {**found, "key": placement.key} if placement.key else found
 
 
 def _refused(raw: str) -> MessageError:

@@ -16,7 +16,7 @@ from nxs_tasks.model.holder import Holder
 from nxs_tasks.model.instance import Instance, Load, Profile
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
-from nxs_tasks.policy.fleet.placement import home
+from nxs_tasks.policy.fleet.readiness import home
 from nxs_tasks.store import scripts
 from nxs_tasks.store.connect import Client, explained, out_of_memory, require_version
 from nxs_tasks.store.keys import Keys, Wire

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from json.encoder import encode_basestring_ascii as quoted
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from nxs_tasks.deadline import within
 from nxs_tasks.errors import BrokerError
@@ -28,10 +28,12 @@ ROUTED = "the queue that its options or task_routes name"
 class Placing(Protocol):
     """Who chooses the instances of a fleet."""
 
-    def place_one(self, name: str, id_: str, at: float) -> Placement:
+    def place_one(self, name: str, args: Any, kwargs: Any, id_: str, at: float) -> Placement:
         """A placement for a task."""
 
-    def place_many(self, name: str, ids: Sequence[str], at: float) -> Sequence[Placement]:
+    def place_many(
+        self, name: str, args_list: Sequence[Any], ids: Sequence[str], at: float
+    ) -> Sequence[Placement]:
         """A placement for each of several tasks of one name."""
 
     def send_samples(self) -> None:
@@ -64,14 +66,15 @@ class Destinations:
         self._places: dict[tuple[str, int], tuple[str, str]] = {}
         self._rooms = Rooms(runtime)
 
-    def of_one(self, plan: Plan, id_: str) -> Destination:
+    def of_one(self, plan: Plan, args: Any, kwargs: Any, id_: str) -> Destination:
         """That of one task."""
         if plan.route is not None:
-            return next(self.of(plan, (id_,)))
+            return next(self.of(plan, (args,), (id_,)))
         at = self._clock.now()
-        return self._placed(self._placing.place_one(plan.target.name, id_, at), plan.level, at)
+        placement = self._placing.place_one(plan.target.name, args, kwargs, id_, at)
+        return self._placed(placement, plan.level, at)
 
-    def of(self, plan: Plan, ids: Sequence[str]) -> Iterator[Destination]:
+    def of(self, plan: Plan, args_list: Sequence[Any], ids: Sequence[str]) -> Iterator[Destination]:
         """One for each task; the same object for neighbours that go the same way."""
         priority = plan.level
         if plan.route is not None:
@@ -80,7 +83,8 @@ class Destinations:
             key, queue_json = self._place(queue, priority)
             return repeat(Destination(queue, key, ROUTED, queue_json), len(ids))
         at = self._clock.now()
-        return self._all_placed(self._placing.place_many(plan.target.name, ids, at), priority, at)
+        placements = self._placing.place_many(plan.target.name, args_list, ids, at)
+        return self._all_placed(placements, priority, at)
 
     def key(self, queue: str, priority: int) -> str:
         """The list of a queue for a priority."""
@@ -129,4 +133,6 @@ def placed_json(placement: Placement, at: float) -> str:
     """The header of `placed_header` as JSON."""
     to = "null" if placement.instance is None else quoted(placement.instance)
     score = "null" if placement.score is None else repr(round(placement.score, 4))
-    return f'{{"to": {to}, "score": {score}, "why": {quoted(placement.reason)}, "at": {at!r}}}'
+    key = f', "key": {quoted(placement.key)}' if placement.key else ""
+    why = quoted(placement.reason)
+    return f'{{"to": {to}, "score": {score}, "why": {why}, "at": {at!r}{key}}}'

@@ -59,7 +59,7 @@ class Writer:
 
     def write_one(self, call: Call, id_: str, args: Any, kwargs: Mapping[str, Any]) -> Submission:
         """What became of a task. Raises kombu's `EncodeError`."""
-        to = self._destinations.of_one(call.plan, id_)
+        to = self._destinations.of_one(call.plan, args, kwargs, id_)
         texts = self._texts(call, kwargs, worth=call.plan.kept)
         key, text = texts.message(args, id_, new_id(), to)
         unique = call.options and unique_key(call.options)
@@ -83,7 +83,7 @@ class Writer:
         texts = self._texts(call, None, worth=True)
         fates: list[Any] = [None] * len(ids)
         batch = Batch()
-        where, tags = self._destinations.of(call.plan, ids), new_ids(len(ids))
+        where, tags = self._destinations.of(call.plan, args_list, ids), new_ids(len(ids))
         tasks = zip(args_list, ids, tags, where, strict=True)
         for n, (args, id_, tag, to) in enumerate(tasks):
             try:

@@ -21,7 +21,7 @@ from celery.worker import state
 from kombu.serialization import prepare_accept_content
 
 from nxs_tasks.model.shelf import DELAYED, PARKED, Shelved
-from nxs_tasks.policy.fleet.placement import knower
+from nxs_tasks.policy.fleet.readiness import knower
 from nxs_tasks.store.guard import is_held
 from nxs_tasks.store.inflight import Move
 from nxs_tasks.store.message import UNIQUE_HEADER, as_text, read, reroute

@@ -219,11 +219,11 @@ class TestMany:
     def test_what_is_placed_and_not_yet_written_counts_at_the_next_look(self, shop: Shop) -> None:
         shop.add("w1", slots=2)
         place = shop.fleet.submitter.place_many
-        assert [p.instance for p in place("shop.pay", [], 0.0)] == []
+        assert [p.instance for p in place("shop.pay", [], [], 0.0)] == []
         shop.clock.advance(0.95)
-        assert [p.instance for p in place("shop.pay", ["a", "b"], 0.0)] == ["w1", "w1"]
+        assert [p.instance for p in place("shop.pay", [(), ()], ["a", "b"], 0.0)] == ["w1", "w1"]
         shop.clock.advance(0.06)  # the next look does not see them in the queue
-        assert [p.instance for p in place("shop.pay", ["c"], 0.0)] == [None]
+        assert [p.instance for p in place("shop.pay", [()], ["c"], 0.0)] == [None]
 
     def test_large_messages_go_in_smaller_writes(self, shop: Shop) -> None:
         shop.fleet.submit(shop.pay, (0,))

@@ -462,7 +462,7 @@ class TestSamples:
         assert first.score is not None
         assert [(c["instance"], c["why_not"]) for c in first.candidates] == [
             ("w1", ""),
-            ("w2", f"scores below {first.score:.6f}"),
+            ("w2", f"ranks {second.score:.6f}, below {first.score:.6f}"),
         ]
         assert first.candidates[0]["score"] == round(first.score, 4)
         assert first.candidates[1]["terms"]["cpu"] == 0.5

@@ -11,26 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nxs_tasks.model.decision import Explanation
+from nxs_tasks.model.demand import Demand, Traits
 from nxs_tasks.model.instance import Instance, Load
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
+from nxs_tasks.policy.fleet.placed import Placed
 from nxs_tasks.policy.fleet.placement import (
     DIRECT_BEST,
     DIRECT_ONLY,
     SHARED_BUSY,
     SHARED_EMPTY,
     SHARED_UNKNOWN,
-    Placer,
     explain,
     has_free_slot,
-    home,
-    knower,
-    unready,
 )
+from nxs_tasks.policy.fleet.placer import Placer
+from nxs_tasks.policy.fleet.readiness import home, knower, unready
 from nxs_tasks.policy.fleet.score import score
 from nxs_tasks.settings import Settings
 from tests.unit.builders import (
     GIB,
+    NOW,
     SHARED,
     TASK,
     UNKNOWN_LOAD,
@@ -52,8 +53,8 @@ def placed_by(
 ) -> Explanation:
     """Both forms of the rule on one task; they must agree."""
     snapshot = a_snapshot(*instances)
-    explanation = explain(task, snapshot, settings, placed)
-    assert Placer(snapshot, settings, placed).place(task) == explanation.placement
+    explanation = explain(task, snapshot, settings, Placed(placed))
+    assert Placer(snapshot, settings, Placed(placed)).place(task) == explanation.placement
     return explanation
 
 
@@ -94,7 +95,7 @@ def test_the_highest_score_wins() -> None:
 def test_a_tie_goes_to_the_lower_id() -> None:
     found = placed_by(an_instance("w2"), an_instance("w1"), an_instance("w10"))
     assert found.placement.instance == "w1"
-    assert why_not(found)["w10"] == why_not(found)["w2"] == "same score, w1 is the lower id"
+    assert why_not(found)["w10"] == why_not(found)["w2"] == "same rank, w1 comes first"
 
 
 def test_a_tie_goes_to_the_lower_id_in_whatever_order_the_instances_come() -> None:
@@ -179,18 +180,18 @@ def test_an_instance_of_which_nothing_is_known_is_not_chosen_by_score() -> None:
 def test_placements_since_the_snapshot_lower_the_score() -> None:
     found = placed_by(an_instance("w1"), an_instance("w2"), w1=1)
     assert found.placement.instance == "w2"
-    assert why_not(found)["w1"].startswith("scores below 0.8")
+    assert why_not(found)["w1"].startswith("ranks 0.843333, below 0.8")
 
 
 def test_placements_on_an_instance_that_left_the_snapshot_are_kept_and_harmless() -> None:
-    placer = Placer(a_snapshot(an_instance("w1")), SPEC, {"w9": 3})
+    placer = Placer(a_snapshot(an_instance("w1")), SPEC, Placed({"w9": 3}))
     assert placer.place(TASK).instance == "w1"
-    assert placer.placed == {"w9": 3, "w1": 1}
+    assert placer.placed.slots == {"w9": 3, "w1": 1}
 
 
 def test_the_counts_that_were_given_are_not_changed() -> None:
     given_counts = {"w1": 1}
-    Placer(a_snapshot(an_instance("w1")), SPEC, given_counts).place(TASK)
+    Placer(a_snapshot(an_instance("w1")), SPEC, Placed(given_counts)).place(TASK)
     assert given_counts == {"w1": 1}
 
 
@@ -414,7 +415,11 @@ def test_an_explanation_shows_the_terms_of_everyone() -> None:
 
 def test_an_explanation_says_by_which_score_an_instance_lost() -> None:
     found = placed_by(an_instance("w1", load=a_busy_machine()), an_instance("w2"))
-    assert why_not(found) == {"w1": f"scores below {found.placement.score:.6f}", "w2": ""}
+    score_of_w1 = found.candidates[0].score
+    assert why_not(found) == {
+        "w1": f"ranks {score_of_w1:.6f}, below {found.placement.score:.6f}",
+        "w2": "",
+    }
 
 
 def test_contenders_are_few_and_the_best_comes_first() -> None:
@@ -447,9 +452,11 @@ LOADS = (
     a_load(load_avg=None, latency_ms=None),
     a_load(memory_total=None, cores=None),
     UNKNOWN_LOAD,
+    a_load(types={"a": 1, "b": 1}, keys=("k1",)),
+    a_load(types={"c": 2}, keys=("k2", "k1"), reserved=1, extra=1),
 )
 PROFILES = (
-    a_profile(TASKS),
+    replace(a_profile(TASKS), traits={"b": Traits(io=True), "c": Traits(io=True)}, memory=2),
     a_profile(["a"]),
     a_profile(["b"]),
     a_profile(["a", "c"]),
@@ -458,6 +465,15 @@ PROFILES = (
     None,
 )
 tasks = st.lists(st.sampled_from((*TASKS, "unheard")), max_size=30)
+a_demand = st.builds(
+    Demand,
+    task=st.sampled_from((*TASKS, "unheard")),
+    key=st.sampled_from(("", "", "k1", "k2", "k3")),
+    io=st.booleans(),
+    slots=st.sampled_from((1, 1, 1, 2)),
+    memory=st.sampled_from((0, 0, 1)),
+)
+demands = st.lists(a_demand, max_size=30)
 names = st.lists(st.integers(1, 12), max_size=8, unique=True).map(
     lambda numbers: [f"w{n}" for n in numbers]
 )
@@ -466,6 +482,8 @@ some_settings = st.builds(
     threshold=st.sampled_from((0.0, 0.5, 0.75, 0.9)),
     saturation=st.sampled_from((1.0, 1.1, 1.5, 3.0)),
     max_queue=st.sampled_from((1, 4, 100)),
+    affinity_bound=st.sampled_from((1.0, 1.25, 9.0)),
+    degraded_weight=st.sampled_from((0.5, 1.0)),
 )
 
 
@@ -491,6 +509,7 @@ def instances(draw: st.DrawFn, name: str) -> Instance:
     return an_instance(
         name,
         state=draw(mostly(State.ACTIVE, *State)),
+        since=NOW - draw(mostly(99.0, 0.0, 30.0)),
         load=beat,
         silent_for=draw(mostly(1.0, 15.0, 15.1, 99.0, None)),
         queued=draw(mostly(0, 1, 2, None)),
@@ -512,17 +531,17 @@ counts = st.dictionaries(st.sampled_from([f"w{n}" for n in range(1, 14)]), st.in
 
 
 @examples(300)
-@given(fleets(), some_settings, counts, tasks)
+@given(fleets(), some_settings, counts, demands)
 def test_the_index_places_as_the_rule_says(
-    snapshot: Snapshot, settings: Settings, placed: dict[str, int], sequence: list[str]
+    snapshot: Snapshot, settings: Settings, placed: dict[str, int], sequence: list[Demand]
 ) -> None:
-    placer, counted = Placer(snapshot, settings, placed), Counter(placed)
-    for task in sequence:
-        expected = explain(task, snapshot, settings, counted).placement
-        assert placer.place(task) == expected
+    placer, own = Placer(snapshot, settings, Placed(placed)), Placed(placed)
+    for demand in sequence:
+        expected = explain(demand, snapshot, settings, own).placement
+        assert placer.place(demand) == expected
         if expected.instance is not None:
-            counted[expected.instance] += 1
-        assert placer.placed == counted
+            own.add(demand, expected.instance)
+        assert (placer.placed.slots, placer.placed.tasks) == (own.slots, own.tasks)
 
 
 @st.composite
@@ -544,16 +563,16 @@ def equal_fleets(draw: st.DrawFn) -> Snapshot:
 
 
 @examples(200)
-@given(equal_fleets(), some_settings, tasks)
+@given(equal_fleets(), some_settings, demands)
 def test_the_index_places_as_the_rule_says_among_equals(
-    snapshot: Snapshot, settings: Settings, sequence: list[str]
+    snapshot: Snapshot, settings: Settings, sequence: list[Demand]
 ) -> None:
-    placer, counted = Placer(snapshot, settings), Counter[str]()
-    for task in sequence:
-        expected = explain(task, snapshot, settings, counted).placement
-        assert placer.place(task) == expected
+    placer, own = Placer(snapshot, settings), Placed()
+    for demand in sequence:
+        expected = explain(demand, snapshot, settings, own).placement
+        assert placer.place(demand) == expected
         if expected.instance is not None:
-            counted[expected.instance] += 1
+            own.add(demand, expected.instance)
 
 
 def free_slots(instance: Instance, placed: int) -> int:
@@ -569,7 +588,7 @@ def free_slots(instance: Instance, placed: int) -> int:
 def test_no_slot_stays_free_while_a_task_goes_to_the_shared_queue(
     snapshot: Snapshot, threshold: float, sequence: list[str]
 ) -> None:
-    settings = knobs(threshold=threshold)
+    settings = knobs(threshold=threshold, crowding=0)
     placer, counted = Placer(snapshot, settings), Counter[str]()
     for task in sequence:
         open_to_it = {
@@ -613,7 +632,7 @@ def test_an_idle_fleet_fills_up_evenly_and_then_the_shared_queue_takes_over(
 def test_everyone_but_the_chosen_one_is_told_why_not(
     snapshot: Snapshot, settings: Settings, placed: dict[str, int], task: str
 ) -> None:
-    found = explain(task, snapshot, settings, placed)
+    found = explain(task, snapshot, settings, Placed(placed))
     assert [c.instance for c in found.candidates] == [i.id for i in snapshot.instances]
     assert found.placement.reason
     for candidate in found.candidates:
@@ -631,9 +650,9 @@ def test_the_order_of_the_instances_decides_nothing(
     chance.shuffle(turned)
     other = replace(snapshot, instances=tuple(turned))
     for task in TASKS:
-        expected = explain(task, snapshot, settings, placed).placement
-        assert explain(task, other, settings, placed).placement == expected
-        assert Placer(other, settings, placed).place(task) == expected
+        expected = explain(task, snapshot, settings, Placed(placed)).placement
+        assert explain(task, other, settings, Placed(placed)).placement == expected
+        assert Placer(other, settings, Placed(placed)).place(task) == expected
 
 
 @examples(40)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from nxs_tasks.model.decision import Unpark
 from nxs_tasks.model.snapshot import Snapshot
-from nxs_tasks.policy.fleet.placement import knower
+from nxs_tasks.policy.fleet.readiness import knower
 
 
 def unpark(parked: Mapping[str, int], snapshot: Snapshot) -> list[Unpark]:

@@ -1,0 +1,32 @@
+"""Own placements since a snapshot was taken, which it cannot know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from nxs_tasks.model.demand import Demand
+
+
+class Placed:
+    """What was placed where: as many slots, of which tasks, with how much memory and which keys."""
+
+    __slots__ = ("keys", "memory", "slots", "tasks", "total")
+
+    def __init__(self, slots: Mapping[str, int] | None = None) -> None:
+        """`slots` is a start: by instance id, slots that are taken."""
+        self.slots: Counter[str] = Counter(slots)
+        self.total = self.slots.total()
+        self.tasks: Counter[tuple[str, str]] = Counter()
+        self.memory: Counter[str] = Counter()
+        self.keys: set[tuple[str, str]] = set()
+
+    def add(self, demand: Demand, instance_id: str) -> None:
+        """Count one placement."""
+        self.slots[instance_id] += demand.slots
+        self.total += demand.slots
+        self.tasks[instance_id, demand.task] += 1
+        if demand.memory:
+            self.memory[instance_id] += demand.memory
+        if demand.key:
+            self.keys.add((instance_id, demand.key))

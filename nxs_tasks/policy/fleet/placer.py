@@ -1,0 +1,239 @@
+"""The rule of `placement.explain` over one snapshot, as an index that counts its own placements."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nxs_tasks.model.decision import Placement
+from nxs_tasks.model.demand import PLAIN, Demand, Traits
+from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.policy.fleet.placed import Placed
+from nxs_tasks.policy.fleet.placement import (
+    DIRECT_BEST,
+    DIRECT_ONLY,
+    SHARED_COSTLY,
+    has_free_slot,
+    has_room,
+    shared_reason,
+    to_free_slot,
+    to_shared,
+    why_first,
+)
+from nxs_tasks.policy.fleet.ranking import CHOICES, Ranking
+from nxs_tasks.policy.fleet.readiness import holders, knows, line_per_slot, unready
+from nxs_tasks.policy.fleet.score import score
+from nxs_tasks.settings import Settings
+
+Heap = list[tuple[float, str]]
+
+
+class Placer:
+    """Places task after task over one snapshot.
+
+    Not thread-safe: the caller holds a lock. `place` costs O(log n) for n instances; the first
+    placement of a task name costs O(n).
+
+    Why lazy heaps are right: within a snapshot placements are only added, so a rank only falls
+    and a line only grows. A stale entry therefore looks better than the truth, comes to the top,
+    and is corrected there before it can be chosen.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, settings: Settings, placed: Placed | None = None
+    ) -> None:
+        self.snapshot = snapshot
+        self.placed = placed or Placed()
+        self._settings = settings
+        self._known = {i.id: i for i in snapshot.instances}
+        self._ready = [i for i in snapshot.instances if not unready(i, snapshot, settings)]
+        self.ranking = Ranking(snapshot, self._ready, settings)
+        self._rank: dict[str, float | None] = dict.fromkeys(self._known)
+        self._lines: dict[str, float] = {}
+        self._indexes: dict[tuple[bool, ...], _TaskIndex] = {}
+        self._tasks: dict[str, _TaskIndex] = {}
+        self._shared: dict[tuple[Demand, bool], Placement] = {}
+        self._warm: dict[str, list[str]] | None = None
+        self._traits: dict[str, Traits] = {}
+        # Few: the instances of a fleet mostly run the same code.
+        self._profiles = list({id(i.profile): i.profile for i in snapshot.instances}.values())
+        before = self.placed.slots
+        for instance in snapshot.instances:
+            self._lines[instance.id] = line_per_slot(instance, before.get(instance.id, 0))
+        for instance in self._ready:
+            self._rank[instance.id] = self._judge(instance)
+
+    def traits(self, task: str) -> Traits:
+        """What the workers tell of a task."""
+        found = self._traits.get(task)
+        if found is None:
+            told = (p.traits.get(task) for p in self._profiles if p is not None)
+            found = self._traits[task] = next((t for t in told if t is not None), PLAIN)
+        return found
+
+    def place(self, task: str | Demand) -> Placement:
+        """Choose for one task and count it as placed."""
+        demand = Demand(task) if isinstance(task, str) else task
+        index = self._index_of(demand.task)
+        first = _top(index.by_rank, self._rank)
+        if first is not None:
+            chosen, reason = self._first_for(demand, index, first)
+            if chosen is not None:
+                value = score(chosen, self._settings, self.placed.slots.get(chosen.id, 0))
+                self._count(demand, chosen.id)
+                return to_free_slot(demand, chosen, value or 0.0, reason, self._settings)
+        nearest = _top(index.by_line, self._lines)
+        if nearest is None:
+            return self._shared_placement(demand, index, costly=first is not None)
+        instance = self._known[nearest]
+        value = score(instance, self._settings, self.placed.slots.get(nearest, 0))
+        self._count(demand, nearest)
+        return Placement(
+            task=demand.task, instance=nearest, score=value, reason=DIRECT_ONLY, key=demand.key
+        )
+
+    def _first_for(
+        self, demand: Demand, index: _TaskIndex, first: str
+    ) -> tuple[Instance | None, str]:
+        """The first by merit, and why; None if none has room for what the task declares."""
+        top = self._known[first]
+        plain = demand.slots == 1 and not demand.memory
+        if plain and self.ranking.is_plain(top, demand, self.placed):
+            # Nobody ranks higher for this task than for any.
+            return top, DIRECT_BEST
+        best: Instance | None = None
+        best_merit = 0.0
+        for instance, base in self._choices(demand, index):
+            if not has_room(instance, demand, self._settings, self.placed):
+                continue
+            merit = self.ranking.merit(instance, base, demand, self.placed)
+            if best is None or merit > best_merit:
+                best, best_merit = instance, merit
+        return best, "" if best is None else why_first(demand, best, top, self.placed)
+
+    def _choices(self, demand: Demand, index: _TaskIndex) -> list[tuple[Instance, float]]:
+        taken: Heap = []
+        while len(taken) < CHOICES and _top(index.by_rank, self._rank) is not None:
+            taken.append(heapq.heappop(index.by_rank))
+        for entry in taken:
+            heapq.heappush(index.by_rank, entry)
+        ids = [instance_id for _, instance_id in taken]
+        if demand.key:
+            ids += [id_ for id_ in self._warm_for(demand) if id_ not in ids]
+        return [(self._known[id_], -(self._rank[id_] or 0.0)) for id_ in ids]
+
+    def _warm_for(self, demand: Demand) -> list[str]:
+        """The first by rank of those that are eligible and have the key."""
+        if self._warm is None:
+            self._warm = {}
+            for instance in self._ready:
+                for key in instance.load.keys:
+                    self._warm.setdefault(key, []).append(instance.id)
+            for id_, key in self.placed.keys:
+                self._warm.setdefault(key, []).append(id_)
+        found = set(self._warm.get(demand.key, ()))
+        able = (
+            (rank, id_)
+            for id_ in found
+            if (rank := self._rank.get(id_)) is not None and knows(self._known[id_], demand.task)
+        )
+        return [id_ for _, id_ in heapq.nsmallest(CHOICES, able)]
+
+    def _shared_placement(self, demand: Demand, index: _TaskIndex, *, costly: bool) -> Placement:
+        known = self._shared.get((demand, costly))
+        if known is None:
+            reason = SHARED_COSTLY if costly else index.shared_reason
+            known = to_shared(demand, reason)
+            self._shared[demand, costly] = known
+        return known
+
+    def place_many(self, task: str | Demand, count: int) -> list[Placement]:
+        """Choose for several tasks of one kind, one after the other, and count them as placed."""
+        placements: list[Placement] = []
+        while len(placements) < count:
+            placement = self.place(task)
+            if placement.instance is None:
+                # Within a snapshot slots are only taken: nobody becomes eligible any more.
+                return placements + [placement] * (count - len(placements))
+            placements.append(placement)
+        return placements
+
+    def contenders(self, task: str | Demand, count: int) -> tuple[Instance, ...]:
+        """Up to `count` instances that matter most for a task: whom it would choose comes first."""
+        demand = Demand(task) if isinstance(task, str) else task
+        index = self._index_of(demand.task)
+        first = _top(index.by_rank, self._rank)
+        chosen = None if first is None else self._first_for(demand, index, first)[0]
+        nearest = chosen.id if chosen is not None else _top(index.by_line, self._lines)
+        able = ((rank, i) for _, i in index.by_rank if (rank := self._rank[i]) is not None)
+        best = [instance_id for _, instance_id in heapq.nsmallest(max(count, CHOICES), able)]
+        ids = dict.fromkeys(itertools.chain([nearest] if nearest else [], best, self._known))
+        return tuple(self._known[i] for i in itertools.islice(ids, count))
+
+    def _index_of(self, task: str) -> _TaskIndex:
+        index = self._tasks.get(task)
+        if index is None:
+            # Names that the same profiles know share one index: with one for each name, every
+            # placement would make the tops of all others stale.
+            known_by = tuple(p is not None and task in p.tasks for p in self._profiles)
+            index = self._indexes.get(known_by)
+            if index is None:
+                index = self._indexes[known_by] = self._index(task)
+            self._tasks[task] = index
+        return index
+
+    def _index(self, task: str) -> _TaskIndex:
+        by_rank = [
+            (rank, i.id)
+            for i in self._ready
+            if knows(i, task) and (rank := self._rank[i.id]) is not None
+        ]
+        able = holders(task, self._ready, self.snapshot)
+        by_line = [(self._lines[i.id], i.id) for i in able]
+        heapq.heapify(by_rank)
+        heapq.heapify(by_line)
+        return _TaskIndex(by_rank, by_line, shared_reason(task, self._ready))
+
+    def _count(self, demand: Demand, instance_id: str) -> None:
+        self.placed.add(demand, instance_id)
+        if demand.key and self._warm is not None:
+            self._warm.setdefault(demand.key, []).append(instance_id)
+        instance = self._known[instance_id]
+        if self._rank[instance_id] is not None:
+            self._rank[instance_id] = self._judge(instance)
+        self._lines[instance_id] = line_per_slot(instance, self.placed.slots[instance_id])
+
+    def _judge(self, instance: Instance) -> float | None:
+        """The negative rank if the instance is eligible for what it knows, else None."""
+        placed = self.placed.slots.get(instance.id, 0)
+        value = score(instance, self._settings, placed)
+        if value is None or value <= self._settings.threshold:
+            return None
+        if not has_free_slot(instance, self._settings, placed):
+            return None
+        return -self.ranking.base(instance, value)
+
+
+@dataclass(slots=True)
+class _TaskIndex:
+    """The instances for some tasks: by falling rank; by growing line where those are needed."""
+
+    by_rank: Heap
+    by_line: Heap
+    shared_reason: str
+
+
+def _top(heap: Heap, current: Mapping[str, float | None]) -> str | None:
+    while heap:
+        key, instance_id = heap[0]
+        now = current[instance_id]
+        if now is None:
+            heapq.heappop(heap)
+        elif now != key:
+            heapq.heapreplace(heap, (now, instance_id))
+        else:
+            return instance_id
+    return None

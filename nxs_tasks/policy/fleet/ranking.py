@@ -1,0 +1,114 @@
+"""In which order instances come for a task, beyond their score.
+
+Every instance ranks by *score × weight*. The weight is 1, and less where work is to come slowly: it
+rises from a tenth to 1 over `slow_start` after an instance became ACTIVE (Envoy's slow start, with
+a linear curve), and is `degraded_weight` for one that is DEGRADED. Only the differences count: if
+all are new, nobody has to wait.
+
+Among the `CHOICES` best ones that can take a task, what concerns this task decides:
+
+- *crowding* is taken off: the share of an instance's slots that run the same task already, times
+  `crowding`; for one that declares `io=True` the share that runs any such task, times
+  `io_crowding`;
+- *affinity* is added where the cache is warm for its key, unless the instance is above
+  `affinity_bound` × the average line of the fleet.
+
+A few and not all, so that a choice costs the same in a large fleet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from nxs_tasks.model.demand import Demand
+from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.model.state import State
+from nxs_tasks.policy.fleet.placed import Placed
+from nxs_tasks.policy.fleet.readiness import line
+from nxs_tasks.settings import Settings
+
+#: Of so many best ones, what concerns a single task makes the choice.
+CHOICES = 8
+#: Share of its weight that a new instance has at least.
+LEAST_RAMP = 0.1
+
+
+def ramp(instance: Instance, now: float, settings: Settings) -> float:
+    """How far an instance has come since it is ACTIVE, 0.1..1; `now` is the server's time, s."""
+    if instance.state is not State.ACTIVE:
+        return 1.0
+    return min(1.0, max(LEAST_RAMP, (now - instance.since) / settings.slow_start))
+
+
+def weights(ready: Iterable[Instance], now: float, settings: Settings) -> dict[str, float]:
+    """By instance id, what its score is multiplied by to rank it."""
+    found = {}
+    for instance in ready:
+        degraded = instance.state is State.DEGRADED
+        least = settings.degraded_weight if degraded else 1.0
+        found[instance.id] = least * ramp(instance, now, settings)
+    peak = max(found.values(), default=1.0)
+    return {id_: weight / peak for id_, weight in found.items()}
+
+
+class Ranking:
+    """The order of the ready instances of one snapshot."""
+
+    def __init__(self, snapshot: Snapshot, ready: Iterable[Instance], settings: Settings) -> None:
+        ready = list(ready)
+        self._settings = settings
+        self._weights = weights(ready, snapshot.taken_at, settings)
+        self._io = {
+            name
+            for profile in {id(i.profile): i.profile for i in ready}.values()
+            if profile is not None
+            for name, traits in profile.traits.items()
+            if traits.io
+        }
+        self._slots = sum(i.load.slots or 0 for i in ready)
+        self._lines = sum(line(i, 0) for i in ready)
+
+    def base(self, instance: Instance, score: float) -> float:
+        """Its rank for any task."""
+        return score * self._weights.get(instance.id, 1.0)
+
+    def merit(self, instance: Instance, base: float, demand: Demand, placed: Placed) -> float:
+        """Its rank for this one."""
+        return (
+            base
+            - self._crowding(instance, demand, placed)
+            + self._affinity(instance, demand, placed)
+        )
+
+    def is_plain(self, instance: Instance, demand: Demand, placed: Placed) -> bool:
+        """Whether it ranks for this task as for any."""
+        return not demand.key and not self._alike(instance, demand, placed)
+
+    def _alike(self, instance: Instance, demand: Demand, placed: Placed) -> int:
+        """Tasks there that compete with this one for the same thing."""
+        types: Mapping[str, int] = instance.load.types
+        if not demand.io:
+            found = types.get(demand.task, 0) if types else 0
+            return found + placed.tasks.get((instance.id, demand.task), 0)
+        names = self._io | {demand.task}
+        return sum(types.get(name, 0) + placed.tasks.get((instance.id, name), 0) for name in names)
+
+    def _crowding(self, instance: Instance, demand: Demand, placed: Placed) -> float:
+        settings = self._settings
+        share = self._alike(instance, demand, placed) / (instance.load.slots or 1)
+        return min(1.0, share) * (settings.io_crowding if demand.io else settings.crowding)
+
+    def _affinity(self, instance: Instance, demand: Demand, placed: Placed) -> float:
+        settings = self._settings
+        if not demand.key or not is_warm(instance, demand, placed):
+            return 0.0
+        average = (self._lines + placed.total + 1) / max(1, self._slots)
+        mine = line(instance, placed.slots.get(instance.id, 0)) + demand.slots
+        most = settings.affinity_bound * average * (instance.load.slots or 1)
+        return settings.affinity if mine <= max(1.0, most) else 0.0
+
+
+def is_warm(instance: Instance, demand: Demand, placed: Placed) -> bool:
+    """Whether what this task wants to find in a cache was used there lately."""
+    return demand.key in instance.load.keys or (instance.id, demand.key) in placed.keys
