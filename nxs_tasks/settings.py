@@ -76,11 +76,12 @@ class Settings:
     io_crowding: float = knob(
         0.5, "score", "the same for tasks with io=True, counting all such tasks that run there"
     )
-    affinity: float = knob(1.0, "score", "added where the cache is warm for a task's affinity key")
-    affinity_bound: float = knob(
-        1.25,
-        "× average",
-        "not above this share of the fleet's average line: no hot spot for warmth",
+    affinity_keys: int = knob(4, "keys", "affinity keys that an instance's cache holds")
+    affinity_wait: float = knob(
+        4.0,
+        "× slots",
+        "for a warm cache a task waits behind up to so many others per slot, though another "
+        "instance may be free; 0 = never. More hits, more time: see placement",
     )
     task_memory: float = knob(
         0.0,
@@ -158,11 +159,8 @@ class Settings:
             "must be always or everysec",
         )
         _require(0.0 < self.degraded_weight <= 1.0, "degraded_weight", self.degraded_weight, "0..1")
-        for name in ("crowding", "io_crowding", "affinity", "task_memory"):
+        for name in ("crowding", "io_crowding", "affinity_wait", "task_memory"):
             _require(getattr(self, name) >= 0.0, name, getattr(self, name), "must not be below 0")
-        _require(
-            self.affinity_bound >= 1.0, "affinity_bound", self.affinity_bound, "must be at least 1"
-        )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
             value = getattr(self, f.name)
@@ -211,7 +209,7 @@ class Settings:
         return Path(base).expanduser() / "nxs"
 
 
-_POSITIVE_UNITS = frozenset({"MB", "s", "ms", "days", "tasks", "heartbeats"})
+_POSITIVE_UNITS = frozenset({"MB", "s", "ms", "days", "tasks", "heartbeats", "keys"})
 
 
 @dataclass(frozen=True, slots=True)

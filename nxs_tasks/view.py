@@ -36,6 +36,7 @@ class View:
         self._placer: Placer | None = None
         self._looked_at = float("-inf")
         self._recent: deque[tuple[float, Demand, str]] = deque()
+        self._recent_keys: deque[tuple[float, str, str]] = deque()
         self._failed = False
 
     def placer(self) -> Placer | None:
@@ -52,7 +53,10 @@ class View:
     def count(self, demand: Demand, placements: Iterable[Placement]) -> None:
         """Remember own placements, for the next snapshot that may not know them yet."""
         now = self._clock.monotonic()
-        self._recent.extend((now, demand, p.instance) for p in placements if p.instance is not None)
+        ids = [p.instance for p in placements if p.instance is not None]
+        self._recent.extend((now, demand, instance_id) for instance_id in ids)
+        if demand.key:
+            self._recent_keys.extend((now, demand.key, instance_id) for instance_id in ids)
 
     def _look(self, now: float) -> None:
         self._looked_at = now
@@ -70,7 +74,12 @@ class View:
         self._failed = False
         while self._recent and self._recent[0][0] < now - IN_FLIGHT_S:
             self._recent.popleft()
+        # Which keys were used where is told by heartbeats only.
+        while self._recent_keys and self._recent_keys[0][0] < now - self._settings.longest_gap:
+            self._recent_keys.popleft()
         carried = Placed()
+        for _, key, instance_id in self._recent_keys:
+            carried.add_key(key, instance_id)
         for _, demand, instance_id in self._recent:
             carried.add(demand, instance_id)
         self._placer = Placer(snapshot, self._settings, carried)

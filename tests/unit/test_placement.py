@@ -482,7 +482,8 @@ some_settings = st.builds(
     threshold=st.sampled_from((0.0, 0.5, 0.75, 0.9)),
     saturation=st.sampled_from((1.0, 1.1, 1.5, 3.0)),
     max_queue=st.sampled_from((1, 4, 100)),
-    affinity_bound=st.sampled_from((1.0, 1.25, 9.0)),
+    affinity_wait=st.sampled_from((0.0, 1.0, 4.0)),
+    affinity_keys=st.sampled_from((1, 2)),
     degraded_weight=st.sampled_from((0.5, 1.0)),
 )
 

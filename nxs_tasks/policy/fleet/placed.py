@@ -19,7 +19,8 @@ class Placed:
         self.total = self.slots.total()
         self.tasks: Counter[tuple[str, str]] = Counter()
         self.memory: Counter[str] = Counter()
-        self.keys: set[tuple[str, str]] = set()
+        #: By instance id, affinity keys, the newest first.
+        self.keys: dict[str, list[str]] = {}
 
     def add(self, demand: Demand, instance_id: str) -> None:
         """Count one placement."""
@@ -29,4 +30,11 @@ class Placed:
         if demand.memory:
             self.memory[instance_id] += demand.memory
         if demand.key:
-            self.keys.add((instance_id, demand.key))
+            self.add_key(demand.key, instance_id)
+
+    def add_key(self, key: str, instance_id: str) -> None:
+        """Note that a key is used there now."""
+        known = self.keys.setdefault(instance_id, [])
+        if key in known:
+            known.remove(key)
+        known.insert(0, key)

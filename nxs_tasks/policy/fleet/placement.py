@@ -8,8 +8,9 @@ Late binding (design, section 4): an instance is *eligible* for a task if
    ≤ saturation × slots,
 4. its score is above the threshold.
 
-Of these the first by *score × weight*; among the few best what concerns the task itself decides
-(`ranking.py`). Ties go to the lower id. If none is eligible the task goes to the shared queue,
+Of these the first by *score × weight*; among the few best, how many of its kind run there decides
+(`ranking.py`). A task with an affinity key goes where the cache is warm (`affinity.py`). Ties go to
+the lower id. If none is eligible the task goes to the shared queue,
 which the first free slot pulls from, so nothing waits while a slot is free. One case is different:
 if some live consumer of the shared queue cannot run the task, the queue might hand it to that one,
 which discards it (stock Celery) or has to send it on. Then the instance that can run it and has the
@@ -29,8 +30,9 @@ from nxs_tasks.model.decision import Candidate, Explanation, Placement
 from nxs_tasks.model.demand import Demand
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.policy.fleet.affinity import Warmth, warm_choice
 from nxs_tasks.policy.fleet.placed import Placed
-from nxs_tasks.policy.fleet.ranking import CHOICES, Ranking, is_warm
+from nxs_tasks.policy.fleet.ranking import CHOICES, Ranking
 from nxs_tasks.policy.fleet.readiness import holders, knows, line, line_per_slot, unready
 from nxs_tasks.policy.fleet.score import score, terms, weigh
 from nxs_tasks.settings import Settings
@@ -41,7 +43,8 @@ SHARED_EMPTY = "no instance is ready for work: the shared queue"
 SHARED_COSTLY = "no instance has room for what this task declares: first to be free"
 DIRECT_BEST = "highest score of those with a free slot"
 DIRECT_ALONE = "ranks first of those with a free slot, by how much it runs of the same task"
-DIRECT_WARM = "ranks first of those with a free slot, because its cache is warm"
+DIRECT_WARM = "its cache is warm, and it has a free slot"
+DIRECT_WAIT = "waits for an instance whose cache is warm"
 DIRECT_ONLY = "not every instance knows this task: the shortest line among those that do"
 
 
@@ -58,11 +61,13 @@ def has_free_slot(instance: Instance, settings: Settings, placed: int = 0) -> bo
 
 def has_room(instance: Instance, demand: Demand, settings: Settings, placed: Placed) -> bool:
     """Whether there are all the slots and the memory that a task declares."""
-    if demand.slots == 1 and not demand.memory:
-        return True
     slots = line(instance, placed.slots.get(instance.id, 0)) + demand.slots
-    if slots > settings.saturation * (instance.load.slots or 0):
-        return False
+    fits = slots <= settings.saturation * (instance.load.slots or 0)
+    return fits and has_memory(instance, demand, placed)
+
+
+def has_memory(instance: Instance, demand: Demand, placed: Placed) -> bool:
+    """Whether the memory that a task declares is not given to others."""
     memory = instance.profile.memory if instance.profile is not None else None
     if not demand.memory or memory is None:
         return True
@@ -70,10 +75,10 @@ def has_room(instance: Instance, demand: Demand, settings: Settings, placed: Pla
     return taken + demand.memory <= memory
 
 
-def to_free_slot(
-    demand: Demand, instance: Instance, value: float, reason: str, settings: Settings
+def within(
+    demand: Demand, instance: Instance, value: float | None, reason: str, most: float
 ) -> Placement:
-    """A placement that holds only while the instance still has a free slot."""
+    """A placement that holds only while the instance has a line of up to `most` per slot."""
     load = instance.load
     elsewhere = (load.early or 0) + (load.extra or 0) + demand.slots - 1
     return Placement(
@@ -82,7 +87,7 @@ def to_free_slot(
         score=value,
         reason=reason,
         epoch=instance.epoch,
-        limit=int(settings.saturation * (load.slots or 0)) - elsewhere,
+        limit=int(most * (load.slots or 0)) - elsewhere,
         key=demand.key,
     )
 
@@ -102,11 +107,18 @@ class Eligible:
     merit: float | None = None  # None: it was not among those that were looked at more closely
 
 
-def why_first(demand: Demand, chosen: Instance, first: Instance, placed: Placed) -> str:
-    """Why an instance was chosen of which `first` ranks first for any task."""
-    if demand.key and is_warm(chosen, demand, placed):
-        return DIRECT_WARM
-    return DIRECT_BEST if chosen is first else DIRECT_ALONE
+def to_warm(
+    demand: Demand, warm: Iterable[Instance], settings: Settings, placed: Placed
+) -> Placement | None:
+    """A placement at one of those that are ready and have a warm cache, if one takes it."""
+    able = [i for i in warm if knows(i, demand.task) and has_memory(i, demand, placed)]
+    found = warm_choice(demand, able, placed, settings)
+    if found is None:
+        return None
+    chosen, most = found
+    value = score(chosen, settings, placed.slots.get(chosen.id, 0))
+    reason = DIRECT_WARM if most == settings.saturation else DIRECT_WAIT
+    return within(demand, chosen, value, reason, most)
 
 
 def explain(
@@ -139,12 +151,19 @@ def explain(
         )
     eligible.sort(key=lambda e: (-e.base, e.instance.id))
     best = _choose(demand, eligible, ranking, settings, placed)
-    if best is not None:
-        reason = why_first(demand, best.instance, eligible[0].instance, placed)
-        placement = to_free_slot(demand, best.instance, best.score, reason, settings)
+    told = {e.instance.id: _why_lost(e, best) for e in eligible}
+    placement = None
+    if demand.key:
+        placement = to_warm(
+            demand, Warmth(ready, placed, settings).of(demand.key), settings, placed
+        )
+    if placement is not None:
+        told = dict.fromkeys(told, f"{placement.instance} has a warm cache")
+    elif best is not None:
+        reason = DIRECT_BEST if best is eligible[0] else DIRECT_ALONE
+        placement = within(demand, best.instance, best.score, reason, settings.saturation)
     else:
         placement = _without_slot(demand, snapshot, ready, bool(eligible), settings, placed)
-    told = {e.instance.id: _why_lost(e, best) for e in eligible}
     return Explanation(
         placement=placement,
         candidates=tuple(_with_reason(c, placement, told) for c in candidates),
@@ -174,12 +193,8 @@ def _choose(
     placed: Placed,
 ) -> Eligible | None:
     """The first of the choices by merit, for which `eligible` is in the order of its base."""
-    choices = eligible[:CHOICES]
-    if demand.key:
-        warm = [e for e in eligible if is_warm(e.instance, demand, placed)]
-        choices = choices + [e for e in warm[:CHOICES] if e not in choices]
     best: Eligible | None = None
-    for choice in choices:
+    for choice in eligible[:CHOICES]:
         if has_room(choice.instance, demand, settings, placed):
             choice.merit = ranking.merit(choice.instance, choice.base, demand, placed)
             if best is None or choice.merit > (best.merit or 0.0):

@@ -11,17 +11,19 @@ from nxs_tasks.model.decision import Placement
 from nxs_tasks.model.demand import PLAIN, Demand, Traits
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.policy.fleet.affinity import Warmth
 from nxs_tasks.policy.fleet.placed import Placed
 from nxs_tasks.policy.fleet.placement import (
+    DIRECT_ALONE,
     DIRECT_BEST,
     DIRECT_ONLY,
     SHARED_COSTLY,
     has_free_slot,
     has_room,
     shared_reason,
-    to_free_slot,
     to_shared,
-    why_first,
+    to_warm,
+    within,
 )
 from nxs_tasks.policy.fleet.ranking import CHOICES, Ranking
 from nxs_tasks.policy.fleet.readiness import holders, knows, line_per_slot, unready
@@ -56,7 +58,7 @@ class Placer:
         self._indexes: dict[tuple[bool, ...], _TaskIndex] = {}
         self._tasks: dict[str, _TaskIndex] = {}
         self._shared: dict[tuple[Demand, bool], Placement] = {}
-        self._warm: dict[str, list[str]] | None = None
+        self._warmth: Warmth | None = None
         self._traits: dict[str, Traits] = {}
         # Few: the instances of a fleet mostly run the same code.
         self._profiles = list({id(i.profile): i.profile for i in snapshot.instances}.values())
@@ -77,23 +79,37 @@ class Placer:
     def place(self, task: str | Demand) -> Placement:
         """Choose for one task and count it as placed."""
         demand = Demand(task) if isinstance(task, str) else task
+        placement = self._chosen(demand)
+        if placement.instance is not None:
+            self._count(demand, placement.instance)
+        return placement
+
+    def _chosen(self, demand: Demand) -> Placement:
+        settings, placed = self._settings, self.placed
+        if demand.key:
+            placement = to_warm(demand, self._warm_for(demand.key), settings, placed)
+            if placement is not None:
+                return placement
         index = self._index_of(demand.task)
         first = _top(index.by_rank, self._rank)
         if first is not None:
             chosen, reason = self._first_for(demand, index, first)
             if chosen is not None:
-                value = score(chosen, self._settings, self.placed.slots.get(chosen.id, 0))
-                self._count(demand, chosen.id)
-                return to_free_slot(demand, chosen, value or 0.0, reason, self._settings)
+                value = score(chosen, settings, placed.slots.get(chosen.id, 0))
+                return within(demand, chosen, value, reason, settings.saturation)
         nearest = _top(index.by_line, self._lines)
         if nearest is None:
             return self._shared_placement(demand, index, costly=first is not None)
         instance = self._known[nearest]
-        value = score(instance, self._settings, self.placed.slots.get(nearest, 0))
-        self._count(demand, nearest)
+        value = score(instance, settings, placed.slots.get(nearest, 0))
         return Placement(
             task=demand.task, instance=nearest, score=value, reason=DIRECT_ONLY, key=demand.key
         )
+
+    def _warm_for(self, key: str) -> list[Instance]:
+        if self._warmth is None:
+            self._warmth = Warmth(self._ready, self.placed, self._settings)
+        return self._warmth.of(key)
 
     def _first_for(
         self, demand: Demand, index: _TaskIndex, first: str
@@ -106,41 +122,21 @@ class Placer:
             return top, DIRECT_BEST
         best: Instance | None = None
         best_merit = 0.0
-        for instance, base in self._choices(demand, index):
+        for instance, base in self._choices(index):
             if not has_room(instance, demand, self._settings, self.placed):
                 continue
             merit = self.ranking.merit(instance, base, demand, self.placed)
             if best is None or merit > best_merit:
                 best, best_merit = instance, merit
-        return best, "" if best is None else why_first(demand, best, top, self.placed)
+        return best, DIRECT_BEST if best is top else DIRECT_ALONE
 
-    def _choices(self, demand: Demand, index: _TaskIndex) -> list[tuple[Instance, float]]:
+    def _choices(self, index: _TaskIndex) -> list[tuple[Instance, float]]:
         taken: Heap = []
         while len(taken) < CHOICES and _top(index.by_rank, self._rank) is not None:
             taken.append(heapq.heappop(index.by_rank))
         for entry in taken:
             heapq.heappush(index.by_rank, entry)
-        ids = [instance_id for _, instance_id in taken]
-        if demand.key:
-            ids += [id_ for id_ in self._warm_for(demand) if id_ not in ids]
-        return [(self._known[id_], -(self._rank[id_] or 0.0)) for id_ in ids]
-
-    def _warm_for(self, demand: Demand) -> list[str]:
-        """The first by rank of those that are eligible and have the key."""
-        if self._warm is None:
-            self._warm = {}
-            for instance in self._ready:
-                for key in instance.load.keys:
-                    self._warm.setdefault(key, []).append(instance.id)
-            for id_, key in self.placed.keys:
-                self._warm.setdefault(key, []).append(id_)
-        found = set(self._warm.get(demand.key, ()))
-        able = (
-            (rank, id_)
-            for id_ in found
-            if (rank := self._rank.get(id_)) is not None and knows(self._known[id_], demand.task)
-        )
-        return [id_ for _, id_ in heapq.nsmallest(CHOICES, able)]
+        return [(self._known[id_], -rank) for rank, id_ in taken]
 
     def _shared_placement(self, demand: Demand, index: _TaskIndex, *, costly: bool) -> Placement:
         known = self._shared.get((demand, costly))
@@ -165,12 +161,10 @@ class Placer:
         """Up to `count` instances that matter most for a task: whom it would choose comes first."""
         demand = Demand(task) if isinstance(task, str) else task
         index = self._index_of(demand.task)
-        first = _top(index.by_rank, self._rank)
-        chosen = None if first is None else self._first_for(demand, index, first)[0]
-        nearest = chosen.id if chosen is not None else _top(index.by_line, self._lines)
+        chosen = self._chosen(demand).instance
         able = ((rank, i) for _, i in index.by_rank if (rank := self._rank[i]) is not None)
         best = [instance_id for _, instance_id in heapq.nsmallest(max(count, CHOICES), able)]
-        ids = dict.fromkeys(itertools.chain([nearest] if nearest else [], best, self._known))
+        ids = dict.fromkeys(itertools.chain([chosen] if chosen else [], best, self._known))
         return tuple(self._known[i] for i in itertools.islice(ids, count))
 
     def _index_of(self, task: str) -> _TaskIndex:
@@ -199,8 +193,8 @@ class Placer:
 
     def _count(self, demand: Demand, instance_id: str) -> None:
         self.placed.add(demand, instance_id)
-        if demand.key and self._warm is not None:
-            self._warm.setdefault(demand.key, []).append(instance_id)
+        if demand.key and self._warmth is not None:
+            self._warmth.placed(instance_id)
         instance = self._known[instance_id]
         if self._rank[instance_id] is not None:
             self._rank[instance_id] = self._judge(instance)

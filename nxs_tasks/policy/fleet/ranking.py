@@ -5,15 +5,10 @@ rises from a tenth to 1 over `slow_start` after an instance became ACTIVE (Envoy
 a linear curve), and is `degraded_weight` for one that is DEGRADED. Only the differences count: if
 all are new, nobody has to wait.
 
-Among the `CHOICES` best ones that can take a task, what concerns this task decides:
-
-- *crowding* is taken off: the share of an instance's slots that run the same task already, times
-  `crowding`; for one that declares `io=True` the share that runs any such task, times
-  `io_crowding`;
-- *affinity* is added where the cache is warm for its key, unless the instance is above
-  `affinity_bound` × the average line of the fleet.
-
-A few and not all, so that a choice costs the same in a large fleet.
+Among the `CHOICES` best ones that can take a task, *crowding* is taken off: the share of an
+instance's slots that run the same task already, times `crowding`; for a task that declares
+`io=True` the share that runs any such task, times `io_crowding`. A few and not all, so that a
+choice costs the same in a large fleet.
 """
 
 from __future__ import annotations
@@ -25,7 +20,6 @@ from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
 from nxs_tasks.policy.fleet.placed import Placed
-from nxs_tasks.policy.fleet.readiness import line
 from nxs_tasks.settings import Settings
 
 #: Of so many best ones, what concerns a single task makes the choice.
@@ -66,8 +60,6 @@ class Ranking:
             for name, traits in profile.traits.items()
             if traits.io
         }
-        self._slots = sum(i.load.slots or 0 for i in ready)
-        self._lines = sum(line(i, 0) for i in ready)
 
     def base(self, instance: Instance, score: float) -> float:
         """Its rank for any task."""
@@ -75,15 +67,11 @@ class Ranking:
 
     def merit(self, instance: Instance, base: float, demand: Demand, placed: Placed) -> float:
         """Its rank for this one."""
-        return (
-            base
-            - self._crowding(instance, demand, placed)
-            + self._affinity(instance, demand, placed)
-        )
+        return base - self._crowding(instance, demand, placed)
 
     def is_plain(self, instance: Instance, demand: Demand, placed: Placed) -> bool:
         """Whether it ranks for this task as for any."""
-        return not demand.key and not self._alike(instance, demand, placed)
+        return not self._alike(instance, demand, placed)
 
     def _alike(self, instance: Instance, demand: Demand, placed: Placed) -> int:
         """Tasks there that compete with this one for the same thing."""
@@ -98,17 +86,3 @@ class Ranking:
         settings = self._settings
         share = self._alike(instance, demand, placed) / (instance.load.slots or 1)
         return min(1.0, share) * (settings.io_crowding if demand.io else settings.crowding)
-
-    def _affinity(self, instance: Instance, demand: Demand, placed: Placed) -> float:
-        settings = self._settings
-        if not demand.key or not is_warm(instance, demand, placed):
-            return 0.0
-        average = (self._lines + placed.total + 1) / max(1, self._slots)
-        mine = line(instance, placed.slots.get(instance.id, 0)) + demand.slots
-        most = settings.affinity_bound * average * (instance.load.slots or 1)
-        return settings.affinity if mine <= max(1.0, most) else 0.0
-
-
-def is_warm(instance: Instance, demand: Demand, placed: Placed) -> bool:
-    """Whether what this task wants to find in a cache was used there lately."""
-    return demand.key in instance.load.keys or (instance.id, demand.key) in placed.keys
