@@ -129,6 +129,9 @@ class Settings:
         256.0, "MB", "tasks that the broker does not take are kept on this machine up to this size"
     )
 
+    steal_period: float = knob(
+        1.0, "s", "an instance that is idle for so long looks for what waits for others"
+    )
     lifecycle_period: float = knob(5.0, "s", "how often the state machine is evaluated")
     record_period: float = knob(5.0, "s", "how often events move from the broker into history")
     prune_period: float = knob(3600.0, "s", "how often old history is deleted")

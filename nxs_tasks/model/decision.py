@@ -83,6 +83,19 @@ class Unpark:
     evidence: Evidence = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steal:
+    """Have an idle instance take what waits for another, one by one, while it has nothing else."""
+
+    instance: str
+    epoch: int
+    source: State
+    victim: str
+    names: frozenset[str] | None  # of the tasks that it may take; None = all
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
 Decision = Transition | Release | Forget | Nothing | Rescue | Unpark
 
 

@@ -69,6 +69,10 @@ class Keys:
         """Hash: the record of one instance (state, epoch, load, …)."""
         return self._key("instance", instance_id)
 
+    def waiting(self) -> str:
+        """Sorted set: instance id by how many messages wait in its own queue, lately."""
+        return self._key("waiting")
+
     def outcomes(self, instance_id: str) -> str:
         """Hash: `<hour>:ok` and `<hour>:failed` counts of the reliability window."""
         return self._key("outcomes", instance_id)

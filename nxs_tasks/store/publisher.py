@@ -33,10 +33,12 @@ FOR_ONE = f"${len(REMEMBERED)}\r\n{REMEMBERED}\r\n$1\r\n1\r\n"
 class Room(NamedTuple):
     """A list that takes a message only while its instance has a free slot for it.
 
-    `other` is the list for the rest. `parts` are what `place.lua` needs to see.
+    `other` is the list for the rest. `waiting` is the set of all lines, and `parts` are what
+    `place.lua` needs to see of this one.
     """
 
     other: str
+    waiting: str
     parts: tuple[str, ...]
 
 
@@ -79,7 +81,9 @@ def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
 
 
 def _placing(producer_key: str, write: Write, *, whole: bool) -> list[str]:
-    parts = [*(PLACE_WHOLE if whole else PLACE_KNOWN), str(1 + 2 * len(write.lists)), producer_key]
+    first = next(iter(write.rooms.values()))
+    head = PLACE_WHOLE if whole else PLACE_KNOWN
+    parts = [*head, str(2 + 2 * len(write.lists)), producer_key, first.waiting]
     said = [str(write.number), REMEMBERED]
     for key, messages in write.lists.items():
         room = write.rooms.get(key)

@@ -147,8 +147,15 @@ class FleetStore:
         text = json.dumps({k: v for k, v in asdict(load).items() if v not in (None, {}, ())})
         answer = self.call(
             "heartbeat",
-            [self.keys.instance(instance_id), self.keys.outcomes(instance_id)],
-            [epoch, longest_gap_s, text, window_days * 24, succeeded, failed, int(last)],
+            [
+                self.keys.instance(instance_id),
+                self.keys.outcomes(instance_id),
+                self.keys.waiting(),
+            ],
+            [
+                *(epoch, longest_gap_s, text, window_days * 24, succeeded, failed, int(last)),
+                *(instance_id, "" if load.queued is None else load.queued),
+            ],
         )
         if not answer[0]:
             raise Stale(f"{instance_id} is now at epoch {answer[1] or 'none'}, not {epoch}")
@@ -156,8 +163,12 @@ class FleetStore:
 
     # looking
 
-    def snapshot(self, *, full: bool = False) -> Snapshot:
+    def snapshot(
+        self, *, full: bool = False, longest: int | None = None, also: str = ""
+    ) -> Snapshot:
         """The fleet at one moment.
+
+        With `longest` only so many whose own queues are the longest, and the instance `also`.
 
         `full` adds what the lifecycle needs and placement does not: the connections of every
         process as the broker sees them, since when the server runs, and who may hold messages
@@ -167,8 +178,10 @@ class FleetStore:
         suffixes = [key.removeprefix(wire.prefix) for key in wire.queue_keys("")]
         taken, shared, rows = self.call(
             "snapshot",
-            [keys.members()],
+            [keys.members(), keys.waiting()],
             [
+                "" if longest is None else longest,
+                also,
                 keys.instance(""),
                 wire.prefix + keys.inflight_base(),
                 wire.prefix + keys.own_queue(""),

@@ -18,12 +18,12 @@ class Rooms:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._rooms: dict[tuple[str, int | None, int, str], Room] = {}
+        self._rooms: dict[tuple[str, int | None, int | None, str], Room] = {}
 
     def of(self, placement: Placement, list_key: str) -> Room | None:
-        """For a list of an instance's own queue; None if it takes the message in any case."""
+        """For a list of an instance's own queue; None for any other."""
         instance, limit = placement.instance, placement.limit
-        if instance is None or limit is None:
+        if instance is None:
             return None
         about = (instance, placement.epoch, limit, list_key)
         found = self._rooms.get(about)
@@ -33,18 +33,19 @@ class Rooms:
             found = self._rooms[about] = self._made(instance, placement.epoch, limit, list_key)
         return found
 
-    def _made(self, instance: str, epoch: int | None, limit: int, list_key: str) -> Room:
+    def _made(self, instance: str, epoch: int | None, limit: int | None, list_key: str) -> Room:
         runtime, keys = self._runtime, self._runtime.keys
         wire = Wire.from_options(runtime.app.conf.broker_transport_options or {})
         own, shared = keys.own_queue(instance), runtime.shared_queue
         mine = wire.queue_keys(own)
         parts = (
+            instance,
             keys.instance(instance),
-            str(epoch),
+            "" if epoch is None else str(epoch),
             wire.prefix + keys.inflight(instance, epoch or 0),
-            str(limit),
+            "" if limit is None else str(limit),
             quoted(own),
             quoted(shared),
             *mine,
         )
-        return Room(wire.queue_keys(shared)[mine.index(list_key)], parts)
+        return Room(wire.queue_keys(shared)[mine.index(list_key)], keys.waiting(), parts)

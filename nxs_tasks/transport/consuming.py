@@ -20,13 +20,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
 from functools import partial
 from hashlib import sha1
 from queue import Empty
 from typing import Any
 
-from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
@@ -37,7 +35,7 @@ from nxs_tasks.store import scripts
 from nxs_tasks.store.claim import keys_and_arguments
 from nxs_tasks.store.connect import forgot_script, out_of_memory
 from nxs_tasks.store.message import LOST_HEADER
-from nxs_tasks.store.token import parse
+from nxs_tasks.transport.qos import ClaimingQoS
 from nxs_tasks.transport.tenure import Claimed, Ending, Tenure
 
 log = logging.getLogger(__name__)
@@ -48,6 +46,8 @@ ASK_AGAIN_S = 1.0
 POLL_S = 0.1
 #: Between two asks of a process that has lost its place, s.
 DISPLACED_S = 1.0
+#: Between two looks whether what runs leaves room for more, s.
+NO_ROOM_S = 0.05
 #: After so many notices in a row that came too late, wait a random moment, up to this, s.
 FUTILE = 3
 SPREAD_S = 0.05
@@ -55,79 +55,6 @@ SPREAD_S = 0.05
 SCRIPT = scripts.text("claim")
 #: The same for a server that may use no more memory.
 SPARING_SCRIPT = scripts.sparing(SCRIPT)
-
-
-class ClaimingQoS(kombu_redis.QoS):
-    """Acknowledges by token. What is not ours (no token) is kombu's."""
-
-    channel: Any
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a delivery; it is registered already if it was claimed."""
-        if parse(delivery_tag) is None:
-            super().append(message, delivery_tag)
-        else:
-            virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """A task has ended."""
-        self._end(delivery_tag, requeue=False, fallback=super().ack)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """A message is refused, or is to be delivered anew."""
-        fallback = partial(super().reject, requeue=requeue)
-        self._end(delivery_tag, requeue=requeue, fallback=fallback)
-
-    def _end(self, tag: str, requeue: bool, fallback: Callable[[str], None]) -> None:
-        tenure: Tenure | None = self.channel.nxs_tenure
-        if tenure is None or parse(tag) is None:
-            transport = self.channel.connection
-            if transport is None or transport.client is None:
-                # Closed meanwhile. kombu stumbles over it in a way that ends the worker.
-                raise ConnectionResetError("the channel that the message came by is closed")
-            fallback(tag)
-            return
-        tenure.end(tag, self._delivered.get(tag), requeue=requeue)
-        virtual.QoS.ack(self, tag)
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Kombu puts back all that a closed channel had delivered, also what still runs.
-
-        What does not run any more is found and given back by the worker itself.
-        """
-        if self.channel.nxs_tenure is not None:
-            for tag in [tag for tag in self._delivered if parse(tag) is not None]:
-                del self._delivered[tag]
-        super().restore_unacked_once(stderr)
-
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Kombu's clock for messages that were not acknowledged: not ours."""
-        if self.channel.nxs_tenure is None:
-            super().restore_visible(*args, **kwargs)
-
-
-class ClaimingPoller(kombu_redis.MultiChannelPoller):
-    """kombu's poller, for channels whose connection may also bring notices."""
-
-    def on_poll_start(self) -> None:
-        """Before each wait: whoever has waited long enough asks again."""
-        for channel in self._channels:
-            channel.ask_again_if_due()
-        super().on_poll_start()
-
-    def get(self, callback: Any, timeout: float | None = None) -> None:
-        """Wait without an event loop, and no longer than until somebody is to ask again."""
-        waits = [timeout, *(channel.waits_s() for channel in self._channels)]
-        known = [seconds for seconds in waits if seconds is not None]
-        super().get(callback, timeout=min(known, default=None))
-
-    def on_readable(self, fileno: int) -> Any:
-        """Data came: an answer, a notice, or the end of the connection."""
-        found = self._fd_to_chan.get(fileno)
-        if found is not None and found[1] == "BRPOP" and not found[0]._in_poll:
-            # A busy worker awaits nothing. kombu takes data then for the end of the connection.
-            return found[0].read_notices()
-        return super().on_readable(fileno)
 
 
 class ClaimingMixin:
@@ -171,6 +98,9 @@ class ClaimingMixin:
             return
         connection = self.client.connection
         self._turn_notices_on(connection)
+        if not self._has_room(tenure):
+            self._wait(NO_ROOM_S)
+            return
         self._in_poll, self._waits_until = connection, None
         self._brpop_sent_at = SYSTEM.monotonic()
         token = tenure.next_token()
@@ -187,7 +117,7 @@ class ClaimingMixin:
 
     def _arguments(self, tenure: Tenure, epoch: int, queues: list[str]) -> list[Any]:
         keys, arguments = keys_and_arguments(
-            tenure.store, tenure.instance, epoch, self._token, queues
+            tenure.store, tenure.instance, epoch, self._token, queues, tenure.wishes()
         )
         return [len(keys), *keys, *arguments]
 
@@ -259,13 +189,17 @@ class ClaimingMixin:
         if kind == 1:
             self._in_poll, self._futile = None, 0
             self._flush_brpop_reauth()  # type: ignore[attr-defined]
-            self._queue_cycle.rotate(bytes_to_str(answer[1]))  # type: ignore[attr-defined]
+            queue = bytes_to_str(answer[1])
+            tenure.took(queue, SYSTEM.monotonic())
+            if queue in self._queue_cycle.items:  # type: ignore[attr-defined]
+                self._queue_cycle.rotate(queue)  # type: ignore[attr-defined]
             self._deliver_claimed(answer, tenure)
             return True
         if kind < 0:
             tenure.on_displaced()
             self._wait(DISPLACED_S)
             raise Empty
+        tenure.took(None, SYSTEM.monotonic())
         due_s = answer[1] / 1000 if answer[1] >= 0 else ASK_AGAIN_S
         self._wait(min(due_s, ASK_AGAIN_S if self._has_notices else POLL_S))
         # A notice that came right behind the answer has been read with it, and wakes no poll.
@@ -302,9 +236,33 @@ class ClaimingMixin:
         claimed = Claimed(
             self._token, queue, raw, bool(answer[3]), float(answer[4]), self._read(raw)
         )
-        callback = self.connection._callbacks.get(queue)
+        if tenure.room.fits(claimed.task):
+            self._deliver(claimed, tenure)
+        else:
+            tenure.kept = claimed
+
+    def _has_room(self, tenure: Tenure) -> bool:
+        """Start what is kept if it fits now; whether to ask for more."""
+        kept = tenure.kept
+        if kept is None:
+            fits = tenure.room.has_slot()
+        elif fits := tenure.room.fits(kept.task):
+            tenure.kept = None
+            self._deliver(kept, tenure)
+            fits = tenure.room.has_slot() and bool(self.qos.can_consume())
+        if not fits:
+            # It looks, and does not ask because it must not: that is no pause.
+            self._brpop_sent_at = SYSTEM.monotonic()
+        return fits
+
+    def _deliver(self, claimed: Claimed, tenure: Tenure) -> None:
+        callbacks = self.connection._callbacks
+        callback, own = callbacks.get(claimed.queue), tenure.store.keys.own_queue
+        if callback is None and claimed.queue.startswith(own("")):
+            # What waited for others is for the same consumer as what waits for us.
+            callback = callbacks.get(own(tenure.instance))
         if callback is None:
-            log.warning("nobody here consumes %s any more, the message goes back", queue)
+            log.warning("nobody here consumes %s any more, the message goes back", claimed.queue)
             tenure.settle(Ending(claimed.token, requeue=True, stray=True))
         elif self._may_pass(claimed, tenure):
             self._start(callback, claimed, tenure)

@@ -12,7 +12,8 @@ import kombu
 from kombu.transport import redis as kombu_redis
 from kombu.utils.collections import HashedSeq
 
-from nxs_tasks.transport.consuming import ClaimingMixin, ClaimingPoller
+from nxs_tasks.transport.consuming import ClaimingMixin
+from nxs_tasks.transport.poller import ClaimingPoller
 
 #: The option that gives a worker's channels their tenure.
 TENURE_OPTION = "nxs_tenure"

@@ -10,14 +10,18 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, Protocol
 
 from nxs_tasks.errors import BrokerError, Stale
+from nxs_tasks.model.decision import Steal
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
 from nxs_tasks.store import FleetStore
+from nxs_tasks.store.claim import NONE, Wishes
 from nxs_tasks.store.homes import lasting
 from nxs_tasks.store.inflight import Inflight
 from nxs_tasks.store.message import UNIQUE_HEADER, age_of, as_text
@@ -39,6 +43,34 @@ class Claimed:
     intents: bool  # some task is cancelled or paused
     at: float  # when, by the server's clock, s
     message: Any = None  # kombu's, None while it could not be read
+
+    @property
+    def task(self) -> str:
+        """The name of its task, "" if it says none."""
+        headers = getattr(self.message, "headers", None)
+        return as_text(headers.get("task")) if isinstance(headers, dict) else ""
+
+
+class Room(Protocol):
+    """What the running tasks leave free (`worker.capacity`)."""
+
+    def has_slot(self) -> bool:
+        """Whether another task of one slot fits."""
+
+    def fits(self, task: str) -> bool:
+        """Whether a task of that name fits now."""
+
+
+class Boundless:
+    """Room for everything that the pool has a slot for."""
+
+    def has_slot(self) -> bool:
+        """Always."""
+        return True
+
+    def fits(self, task: str) -> bool:
+        """Always."""
+        return True
 
 
 #: Decides whether Celery gets a message; if not it has put it elsewhere.
@@ -72,6 +104,18 @@ class Tenure:
     lost_holders: int = 3
     #: Whether a queue has the worker's tasks; any other that somebody reads here is kombu's.
     has_tasks: Callable[[str], bool] = lambda queue: True
+    #: What the running tasks leave free.
+    room: Room = field(default_factory=Boundless)
+    #: Affinity keys of what was taken here, the newest first.
+    keys: deque[str] = field(default_factory=deque)
+    #: How long the oldest task may be passed over for one whose key is warm here, s.
+    longest_s: Callable[[], float] = lambda: 0.0
+    #: Since when there was nothing to take, monotonic, s; None while there is.
+    idle_since: float | None = None
+    #: Whose waiting tasks are taken while there is nothing else.
+    theft: Steal | None = None
+    #: A message that waits here until there is room for it.
+    kept: Claimed | None = None
     #: Called when the broker said that this process may have lost its place.
     on_displaced: Callable[[], None] = lambda: None
     #: Called with kombu's message when Celery raised instead of starting it.
@@ -105,6 +149,34 @@ class Tenure:
         token = Token(self.instance, self.epoch, next(self._numbers))
         self.asked = str(token)
         return token
+
+    def wishes(self) -> Wishes:
+        """What this process would rather take next, and where else."""
+        theft = self.theft
+        if theft is None and not self.keys:
+            return NONE
+        return Wishes(
+            warm=tuple(map(quoted, self.keys)),
+            longest_s=self.longest_s(),
+            others=() if theft is None else (self.store.keys.own_queue(theft.victim),),
+            names=None if theft is None else theft.names,
+        )
+
+    def took(self, queue: str | None, now: float) -> None:
+        """Note that something was taken from a queue, or that there was nothing (None)."""
+        theft = self.theft
+        if queue is None:
+            self.idle_since = now if self.idle_since is None else self.idle_since
+        elif theft is None or queue != self.store.keys.own_queue(theft.victim):
+            self.idle_since = self.theft = None
+
+    def use_key(self, key: str, most: int) -> None:
+        """Note that a task with an affinity key begins; `most` are remembered."""
+        with suppress(ValueError):
+            self.keys.remove(key)
+        self.keys.appendleft(key)
+        while len(self.keys) > most:
+            self.keys.pop()
 
     def end(self, token: str, message: Any, *, requeue: bool) -> None:
         """A task is done with: told once, by whoever comes first of Celery and kombu."""

@@ -13,6 +13,8 @@ from typing import Any
 
 from celery.worker import state
 
+from nxs_tasks.worker.capacity import Capacity
+
 #: The channel asks every second; five in a row missed is not chance.
 LONGEST_PAUSE_S = 5.0
 
@@ -28,14 +30,18 @@ class Consumption:
     consuming: bool | None
     asked_s: float | None
     types: Mapping[str, int]  # of what runs, by name
+    extra: int = 0  # slots beyond one for each task
+    reserved: int = 0  # bytes that what runs declares
 
 
-def read_consumption(worker: Any, queues: Iterable[str], now: float) -> Consumption:
+def read_consumption(
+    worker: Any, queues: Iterable[str], capacity: Capacity, now: float
+) -> Consumption:
     """Read the worker in this process; `now` is monotonic, s. Never raises, never waits.
 
     `queues` are those without which it is of no use to the fleet: its own and the shared one.
     """
-    slots = _slots(worker)
+    slots = slots_of(worker)
     consuming, asked = _consuming(getattr(worker, "consumer", None), slots, queues, now)
     return Consumption(
         slots=slots,
@@ -45,10 +51,13 @@ def read_consumption(worker: Any, queues: Iterable[str], now: float) -> Consumpt
         consuming=consuming,
         asked_s=asked,
         types=_types(),
+        extra=capacity.extra(),
+        reserved=capacity.reserved(),
     )
 
 
-def _slots(worker: Any) -> int | None:
+def slots_of(worker: Any) -> int | None:
+    """How many tasks its pool runs at a time; None if it does not say."""
     # The same number that Celery's own "prefetch off" compares with.
     pool = getattr(worker, "pool", None)
     limit = getattr(worker, "max_concurrency", None) or getattr(pool, "num_processes", None)

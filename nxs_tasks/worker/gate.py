@@ -20,11 +20,12 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import state
 from kombu.serialization import prepare_accept_content
 
+from nxs_tasks.model.instance import Profile
 from nxs_tasks.model.shelf import DELAYED, PARKED, Shelved
 from nxs_tasks.policy.fleet.readiness import knower
 from nxs_tasks.store.guard import is_held
 from nxs_tasks.store.inflight import Move
-from nxs_tasks.store.message import UNIQUE_HEADER, as_text, read, reroute
+from nxs_tasks.store.message import PLACED_HEADER, UNIQUE_HEADER, as_text, read, reroute
 from nxs_tasks.store.token import parse
 from nxs_tasks.transport.tenure import Claimed, Tenure
 
@@ -59,12 +60,17 @@ class Gate:
         app: Any,
         tenure: Tenure,
         intents: Intents,
+        profile: Profile,
         is_fresh: Callable[[int], bool] = lambda epoch: True,
+        most_keys: int = 1,
     ) -> None:
+        """`most_keys` affinity keys are noted as those for which the cache is warm."""
         self._app = app
         self._is_fresh = is_fresh
         self._tenure = tenure
         self._intents = intents
+        self._unable = profile.unable
+        self._most_keys = most_keys
         self._accept = prepare_accept_content(app.conf.accept_content)
         #: What Celery was told of here, as long as it remembers that.
         self._revoked = LimitedSet(maxlen=state.REVOKES_MAX, expires=state.REVOKE_EXPIRES)
@@ -85,7 +91,7 @@ class Gate:
         return self._may_run_now(claimed, str(fields["task"]), str(fields["id"]))
 
     def _may_run_now(self, claimed: Claimed, task: str, task_id: str) -> bool:
-        if task not in self._app.tasks:
+        if task not in self._app.tasks or task in self._unable:
             # Also if it is cancelled: Celery revokes only what it knows.
             self._send_to_who_knows(claimed, task)
             return False
@@ -101,7 +107,12 @@ class Gate:
             entry = self._entry(claimed, claimed.at, "is paused")
             if self._tenure.shelve_paused(claimed, entry):
                 return False
-        return not self._is_early(claimed) and self._is_held(claimed)
+        if self._is_early(claimed) or not self._is_held(claimed):
+            return False
+        placed = _fields(claimed.message).get(PLACED_HEADER)
+        if isinstance(placed, dict) and as_text(placed.get("key")):
+            self._tenure.use_key(placed["key"], self._most_keys)
+        return True
 
     def _is_held(self, claimed: Claimed) -> bool:
         """Whether it was not given to others while this process was frozen.

@@ -202,6 +202,9 @@ class Heartbeat(threading.Thread):
             asked_s=seen.asked_s,
             mean_s=self._tally.mean_s,
             types=dict(seen.types),
+            extra=seen.extra or None,
+            reserved=seen.reserved or None,
+            keys=tuple(self._tenure.keys),
         )
 
     def _period(self) -> float:

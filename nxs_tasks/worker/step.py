@@ -15,10 +15,8 @@ A control worker (`-Q nxs.control`, for a fleet with a name of its own
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import click
@@ -40,7 +38,8 @@ from nxs_tasks.transport.fence import fence_of
 from nxs_tasks.transport.results import why_unfenced
 from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.acklast import AckLastMixin
-from nxs_tasks.worker.consumption import read_consumption
+from nxs_tasks.worker.capacity import Capacity
+from nxs_tasks.worker.consumption import read_consumption, slots_of
 from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_displaced
 from nxs_tasks.worker.endings import EndingMixin
 from nxs_tasks.worker.escapes import tell_what_escapes
@@ -50,7 +49,9 @@ from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
 from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.naming import take_name
+from nxs_tasks.worker.profile import read_profile
 from nxs_tasks.worker.slots import free_slot
+from nxs_tasks.worker.stealing import Stealing
 from nxs_tasks.worker.strays import Strays, known_tokens
 from nxs_tasks.worker.tally import Tally, count_tasks
 
@@ -79,6 +80,7 @@ class InstanceStep(bootsteps.StartStopStep):
         super().__init__(worker, **kwargs)
         self._runtime = runtime_of(worker.app)
         self._heartbeat: Heartbeat | None = None
+        self._stealing: Stealing | None = None
         self._identity: Identity | None = None
         self._tenure: Tenure | None = None
         queues = list(worker.app.amqp.queues.consume_from)
@@ -120,13 +122,7 @@ class InstanceStep(bootsteps.StartStopStep):
 
     def _be_instance(self, worker: Any, queues: list[str]) -> None:
         runtime, app = self._runtime, worker.app
-        profile = Profile(
-            tasks=frozenset(app.tasks),
-            queues=frozenset(queues),
-            shared=runtime.shared_queue,
-            tags=runtime.settings.tag_set,
-            versions=tuple(sorted(_versions().items())),
-        )
+        profile = read_profile(worker, runtime, queues)
         self._identity = Identity(process=runtime.identity(), profile=profile)
         tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
         store = tenure.store
@@ -136,7 +132,10 @@ class InstanceStep(bootsteps.StartStopStep):
         def is_fresh(epoch: int) -> bool:
             return lease.fresh(epoch, runtime.clock.elapsed())
 
-        tenure.gate = Gate(app, tenure, WorkerIntents(store), is_fresh)
+        keys = runtime.settings.affinity_keys
+        tenure.gate = Gate(app, tenure, WorkerIntents(store), profile, is_fresh, keys)
+        self._capacity = Capacity(profile.traits, partial(slots_of, worker), profile.memory)
+        tenure.room = self._capacity
         tenure.on_stumble = partial(free_slot, worker)
         tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from
         self._tenure = tenure
@@ -145,7 +144,9 @@ class InstanceStep(bootsteps.StartStopStep):
         app.amqp.queues[own] = Queue(own, Exchange(""), routing_key=own, no_declare=True)
         app.amqp.queues.select([own, *queues])
         self._needed = [own, *(q for q in queues if q == runtime.shared_queue)]
-        self._tally = Tally()
+        tally = self._tally = Tally()
+        wait = runtime.settings.affinity_wait
+        tenure.longest_s = lambda: wait * (tally.mean_s or 0.0)
         count_tasks(app, self._tally, AckLastMixin, EndingMixin, tenure=tenure)
         unfenced = why_unfenced(app)
         if unfenced:
@@ -194,13 +195,17 @@ class InstanceStep(bootsteps.StartStopStep):
             self._tally,
             self._runtime.settings,
             clock,
-            look=partial(read_consumption, worker, self._needed),
+            look=partial(read_consumption, worker, self._needed, self._capacity),
             upkeep=upkeep,
             on_new_epoch=partial(self._on_new_epoch, worker),
             on_replaced=end_worker,
             lease=self._lease,
         )
         self._heartbeat.start()
+        self._stealing = Stealing(
+            self._runtime.new_store(name), tenure, self._runtime.settings, clock
+        )
+        self._stealing.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
         signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
 
@@ -215,6 +220,7 @@ class InstanceStep(bootsteps.StartStopStep):
 
     def stop(self, worker: Any) -> None:
         """The consumer has stopped, the pool still finishes: give back what only waited."""
+        self._stop_stealing()
         if self._heartbeat is not None:
             # A remote shutdown comes without the signal.
             self._heartbeat.leave_now("told to stop")
@@ -224,7 +230,13 @@ class InstanceStep(bootsteps.StartStopStep):
         """A cold shutdown sends no later signal."""
         self._on_shutdown()
 
+    def _stop_stealing(self) -> None:
+        if self._stealing is not None:
+            self._stealing.stop()
+            self._stealing = None
+
     def _on_shutdown(self, **_: Any) -> None:
+        self._stop_stealing()
         if self._heartbeat is not None:
             self._give_up_held()
             self._heartbeat.stop()
@@ -314,9 +326,3 @@ def is_patient(conf: Any) -> bool:
     """Whether Celery itself would try again to reach a broker at the start."""
     at_startup = conf.broker_connection_retry_on_startup
     return bool(conf.broker_connection_retry if at_startup is None else at_startup)
-
-
-def _versions() -> dict[str, str]:
-    packages = {"nxs": "nxs-tasks", "celery": "celery", "kombu": "kombu", "redis": "redis"}
-    found = {name: version(package) for name, package in packages.items()}
-    return {**found, "python": platform.python_version()}

@@ -50,7 +50,8 @@ class Strays:
         except RuntimeError:
             return 0  # Celery's sets changed while they were read: at the next heartbeat
         self._looked_at = now
-        strays = held - known - tenure.settling() - {tenure.asked}
+        kept = tenure.kept
+        strays = held - known - tenure.settling() - {tenure.asked, kept.token if kept else ""}
         given_back = strays & self._suspects
         self._suspects = strays - given_back
         for token in given_back:

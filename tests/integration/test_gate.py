@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nxs_tasks.clock import SYSTEM, iso
+from nxs_tasks.model.instance import Profile
 from nxs_tasks.model.shelf import DELAYED, PARKED, PAUSED, QUARANTINE
 from nxs_tasks.store import connect
 from nxs_tasks.store.intents import Intents
@@ -24,6 +25,7 @@ from tests.conftest import Server, add_instance
 from tests.integration.broken_messages import BROKEN, EMBED, ODD, message, of_protocol_1, raw
 from tests.integration.claiming import OWN, Taker
 
+PROFILE = Profile(tasks=frozenset({"shop.add"}), queues=frozenset({"celery"}))
 SHELVES = (DELAYED, PARKED, PAUSED, QUARANTINE)
 
 
@@ -41,7 +43,7 @@ def an_app(*accept: str, zone: str = "UTC") -> Any:
 
 def gated(url: str, app: Any) -> Taker:
     taker = Taker(url)
-    taker.tenure.gate = Gate(app, taker.tenure, WorkerIntents(taker.store))
+    taker.tenure.gate = Gate(app, taker.tenure, WorkerIntents(taker.store), PROFILE)
     return taker
 
 
@@ -162,7 +164,7 @@ def test_what_was_given_to_others_meanwhile_is_not_started(
         asked.append(epoch)
         return fresh
 
-    late = Gate(app, taker.tenure, WorkerIntents(taker.store), is_fresh)
+    late = Gate(app, taker.tenure, WorkerIntents(taker.store), PROFILE, is_fresh)
 
     def judge(claimed: Claimed) -> bool:
         if taken:
@@ -201,7 +203,7 @@ def test_what_is_resumed_in_the_moment_of_its_judgement_runs(url: str) -> None:
             Intents(taker.store).resume("task", task)
             return paused
 
-    taker.tenure.gate = Gate(an_app(), taker.tenure, Late(taker.store))
+    taker.tenure.gate = Gate(an_app(), taker.tenure, Late(taker.store), PROFILE)
     Intents(taker.store).pause("task", "shop.add", "ann@host")
     taker.store.client.lpush("celery", raw("a"))
     assert taker.until_got(1) == ["a"]

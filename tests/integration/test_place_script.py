@@ -19,20 +19,21 @@ TTL_S = 600
 SLOTS = 4
 
 
-def room_of(process: Process, limit: int = SLOTS) -> Room:
+def room_of(process: Process, limit: int | None = SLOTS) -> Room:
     """Of the own queue of an instance, as submitters tell it."""
     store, instance, epoch = process.store, process.instance, process.epoch
     own = store.keys.own_queue(instance)
     parts = (
+        instance,
         store.keys.instance(instance),
         str(epoch),
         store.wire.prefix + store.keys.inflight(instance, epoch),
-        str(limit),
+        "" if limit is None else str(limit),
         json.dumps(own),
         json.dumps(SHARED),
         *store.wire.queue_keys(own),
     )
-    return Room(SHARED, parts)
+    return Room(SHARED, store.keys.waiting(), parts)
 
 
 def place(
@@ -43,7 +44,7 @@ def place(
     producer: str = "p1",
 ) -> int:
     """One write: one more than what found no slot, 0 if it had been accepted before."""
-    keys, said = [store.keys.producer(producer)], []
+    keys, said = [store.keys.producer(producer), store.keys.waiting()], []
     for key, messages in lists.items():
         room = rooms.get(key)
         keys += [key, room.other if room else key]
@@ -137,6 +138,25 @@ def test_an_instance_that_is_not_the_one_that_was_seen_has_no_room(
         store.client.delete(store.keys.instance("w1"))
     assert place(store, 1, {OWN: some(2)}, {OWN: room}) == 3
     assert (contents(store, OWN), task_ids(store, SHARED)) == ([], ["t0", "t1"])
+
+
+def test_without_a_limit_all_find_room_whatever_became_of_the_instance(
+    store: FleetStore, w1: Process
+) -> None:
+    store.client.delete(store.keys.instance("w1"))
+    assert place(store, 1, {OWN: some(9)}, {OWN: room_of(w1, limit=None)}) == 1
+    assert len(contents(store, OWN)) == 9
+
+
+def test_the_length_of_the_line_is_known_at_once(store: FleetStore, w1: Process) -> None:
+    waiting = store.keys.waiting()
+    place(store, 1, {OWN: some(3)}, {OWN: room_of(w1)})
+    assert store.client.zscore(waiting, "w1") == 3
+    place(store, 2, {OWN: some(3)}, {OWN: room_of(w1)})
+    assert store.client.zscore(waiting, "w1") == 4
+    for left in (3, 2, 1, None):
+        w1.take()
+        assert store.client.zscore(waiting, "w1") == left
 
 
 def test_the_same_write_again_changes_nothing(store: FleetStore, w1: Process) -> None:

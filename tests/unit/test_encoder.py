@@ -276,9 +276,9 @@ def test_a_write_is_packed_as_the_client_packs_it(lists: dict[str, list[str]], w
 @pytest.mark.parametrize("text", ["ascii", "zażółć 🦀"])
 def test_a_write_for_free_slots_is_packed_as_the_client_packs_it(text: str, whole: bool) -> None:
     lists = {"own": [text, "b"], "celery": ["c"]}
-    write = Write("p", 7, lists, {"own": Room("celery", ("record", "3", text))})
+    write = Write("p", 7, lists, {"own": Room("celery", "waiting", ("record", "3", text))})
     head = ("EVAL", PLACE) if whole else ("EVALSHA", PLACE_SHA)
-    keys = ("producer", "own", "celery", "celery", "celery")
+    keys = ("producer", "waiting", "own", "celery", "celery", "celery")
     arguments = (7, REMEMBERED_S, 2, 3, "record", "3", text, text, "b", 1, 0, "c")
     connection: Any = Connection(encoding_errors="surrogateescape")  # type: ignore[no-untyped-call]
     told = connection.pack_command(*head, len(keys), *keys, *arguments)

@@ -22,6 +22,7 @@ TABLE = {
     "outcomes": ((WHO,), "nxs:{shop}:outcomes:w1@host"),
     "epochs": ((), "nxs:{shop}:epochs"),
     "trial": ((), "nxs:{shop}:trial"),
+    "waiting": ((), "nxs:{shop}:waiting"),
     "named_queues": ((), "nxs:{shop}:named-queues"),
     "profiles": ((), "nxs:{shop}:profiles"),
     "transitions": ((), "nxs:{shop}:transitions"),

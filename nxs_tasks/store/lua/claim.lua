@@ -1,19 +1,29 @@
 -- Take the next message and note who holds it, in one step: at no moment is it nowhere.
 --
 -- kombu pops first and registers afterwards; a process that is killed in between loses the message.
--- The message is registered before it is popped, because a script that is refused memory half-way
+-- The message is registered before it is removed, because a script that is refused memory half-way
 -- is not undone.
 --
 -- KEYS[1] hash: the instance's record
 -- KEYS[2] hash: in flight   KEYS[3] sorted set: in flight, by time
 -- KEYS[4] set: paused queues   KEYS[5] set: cancelled tasks' ids   KEYS[6] set: paused tasks
 -- KEYS[7] sorted set: delayed, by due time   KEYS[8] hash: delayed entries
--- KEYS[9], KEYS[10], … lists, in the order in which to look
+-- KEYS[9] sorted set: instances by how many wait in their own queues
+-- KEYS[10], KEYS[11], … lists, in the order in which to look; those of other instances come last
 -- ARGV[1] epoch   ARGV[2] token of this delivery   ARGV[3] most delayed messages to move
--- ARGV[4], ARGV[5], … for each list two: the queue it belongs to, the name it is paused by
+-- ARGV[4] affinity keys that are warm here, a JSON array of them as they stand in a message
+-- ARGV[5] for so long, s, the oldest message may be passed over for one whose key is warm
+-- ARGV[6] how many of the lists belong to other instances   ARGV[7] names of the tasks that may be
+--   taken from these, a JSON array; empty = all
+-- ARGV[8] instance id
+-- ARGV[9], ARGV[10], … for each list two: the queue it belongs to, the name it is paused by (of an
+--   own queue another name)
 --
 -- What is due among the delayed is appended to its list first. An entry that cannot be read, or has
 -- a list that is none, goes to the shelf for quarantine: it must not stop everybody's work.
+--
+-- From other instances' lists only what a submitter of the fleet has placed is taken, not what its
+-- sender has put there; and what wants a warm cache only if it is warm here too, or it is too old.
 --
 -- Returns {1, queue, message, above 0 if some task is cancelled or paused, now (s)} · {0, ms until
 -- something delayed is due, -1 if nothing is} · {-1, epoch as found} if the process has lost its
@@ -21,6 +31,9 @@
 --
 -- A caller with CLIENT TRACKING on is told when any of the lists, or another reason to look again,
 -- changes: the reads below are what it tracks.
+
+local LOOK = 16 -- so many of the oldest messages are looked at, where one may be chosen
+local FIRST = 10 -- index of the first list
 
 local record = redis.call('HMGET', KEYS[1], 'epoch', 'state')
 if record[1] ~= ARGV[1] or record[2] == 'GONE' or record[2] == 'FAILED' then
@@ -48,13 +61,91 @@ for _, id in ipairs(due) do
   redis.call('ZREM', KEYS[7], id)
 end
 
-for i = 9, #KEYS do
-  local queue, paused_by = ARGV[2 * i - 14], ARGV[2 * i - 13]
-  local message = redis.call('LINDEX', KEYS[i], -1)
+local warm = ARGV[4] ~= '' and cjson.decode(ARGV[4]) or {}
+local longest = tonumber(ARGV[5])
+
+local function waited(message)
+  local at = string.match(message, '"nxs": {.-"at": ([%d.]+)')
+  return at and now - tonumber(at) or 0
+end
+
+local function is_warm(message)
+  for _, key in ipairs(warm) do
+    if string.find(message, '"key": ' .. key, 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+-- The oldest, or one behind it whose key is warm here.
+local function next_of(list)
+  local oldest = redis.call('LINDEX', list, -1)
+  if not oldest or #warm == 0 or waited(oldest) > longest then
+    return oldest
+  end
+  local some = redis.call('LRANGE', list, -LOOK, -1)
+  for n = #some, 1, -1 do
+    if is_warm(some[n]) then
+      return some[n]
+    end
+  end
+  return oldest
+end
+
+-- The oldest of another instance's list that may be taken from it.
+local names
+local function next_of_another(list)
+  if not names then
+    names = {}
+    for _, name in ipairs(ARGV[7] ~= '' and cjson.decode(ARGV[7]) or {}) do
+      names[name] = true
+    end
+  end
+  local some = redis.call('LRANGE', list, -LOOK, -1)
+  for n = #some, 1, -1 do
+    local message = some[n]
+    local placed = string.find(message, '"nxs": {', 1, true)
+    local wants = placed and string.find(message, '"key": ', placed, true)
+    local known = ARGV[7] == '' or names[string.match(message, '"task": "([^"]*)"') or '']
+    if placed and known and (not wants or is_warm(message) or waited(message) > longest) then
+      return message
+    end
+  end
+end
+
+local function is_own(i)
+  return i <= #KEYS - ARGV[6] and ARGV[2 * i - 11] ~= ARGV[2 * i - 10]
+end
+
+local function note_own_line()
+  local waiting = 0
+  for i = FIRST, #KEYS do
+    if is_own(i) then waiting = waiting + redis.call('LLEN', KEYS[i]) end
+  end
+  if waiting > 0 then
+    redis.call('ZADD', KEYS[9], waiting, ARGV[8])
+  else
+    redis.call('ZREM', KEYS[9], ARGV[8])
+  end
+end
+
+for i = FIRST, #KEYS do
+  local queue, paused_by = ARGV[2 * i - 11], ARGV[2 * i - 10]
+  local foreign = i > #KEYS - ARGV[6]
+  local message
+  if foreign then
+    message = next_of_another(KEYS[i])
+  elseif is_own(i) then
+    message = redis.call('LINDEX', KEYS[i], -1)
+  else
+    message = next_of(KEYS[i])
+  end
   if message and redis.call('SISMEMBER', KEYS[4], paused_by) == 0 then
     redis.call('HSET', KEYS[2], ARGV[2], '[' .. message .. ', "", ' .. cjson.encode(queue) .. ']')
     redis.call('ZADD', KEYS[3], now, ARGV[2])
-    redis.call('RPOP', KEYS[i])
+    redis.call('LREM', KEYS[i], -1, message)
+    if is_own(i) then note_own_line() end
     return {1, queue, message, redis.call('EXISTS', KEYS[5], KEYS[6]), string.format('%.6f', now)}
   end
 end

@@ -6,9 +6,11 @@
 -- KEYS[1] hash: the instance's record
 -- KEYS[2] hash: the instance's outcomes, fields `<hour>:ok`, `<hour>:failed`, and the totals
 --         counted so far (epoch, ok, failed)
+-- KEYS[3] sorted set: instances by how many wait in their own queues
 -- ARGV[1] epoch           ARGV[2] longest gap that still counts as consecutive, s
 -- ARGV[3] load JSON       ARGV[4] window of the outcomes, hours
 -- ARGV[5] succeeded in all   ARGV[6] failed in all   ARGV[7] "1" if this is the last heartbeat
+-- ARGV[8] instance id   ARGV[9] how many wait in its own queue, empty if unknown
 --
 -- Returns {1, state, consecutive beats}, or {0, current epoch} if the epoch is no longer this one.
 
@@ -58,4 +60,7 @@ end
 local stopped = record[8] == '1' and '1' or ARGV[7]
 redis.call('HSET', KEYS[1], 'beat_at', now, 'beats', beats, 'load', ARGV[3], 'hour', hour,
   'ok', math.max(0, ok), 'failed', math.max(0, failed), 'stopped', stopped)
+if tonumber(ARGV[9]) and tonumber(ARGV[9]) > 0 then
+  redis.call('ZADD', KEYS[3], ARGV[9], ARGV[8])
+end
 return {1, record[2], beats}

@@ -5,13 +5,15 @@
 -- where the first free slot takes it, and is not to wait behind a running task.
 --
 -- KEYS[1] string with TTL: number of the producer's last accepted write
--- KEYS[2], KEYS[3], … pairs: list, and the list for what finds no room there (any list if there is
+-- KEYS[2] sorted set: instances by how many wait in their own queues
+-- KEYS[3], KEYS[4], … pairs: list, and the list for what finds no room there (any list if there is
 --   always room)
 -- ARGV[1] number of this write   ARGV[2] seconds for which a repetition is known
 -- ARGV[3], … for each pair: how many messages, how many parts its room has (0 = there is always
---   room), these parts, then the messages, first to be taken first. The parts: key of the instance's
---   record, epoch, key of its in-flight hash, how many it may hold and have waiting, the name of its
---   queue and that of the other one as they stand in a message, and the key of each of its lists
+--   room), these parts, then the messages, first to be taken first. The parts: instance id, key of
+--   its record, epoch, key of its in-flight hash, how many it may hold and have waiting (empty = any
+--   number), the name of its queue and that of the other one as they stand in a message, and the key
+--   of each of its lists
 --
 -- Returns 1 and one for each message that went to the other list; 0 if this write had been accepted
 -- before. Fails before anything is written if one of the keys is no list.
@@ -28,16 +30,25 @@ local function push(list, from, last)
   end
 end
 
-local function room(at, parts)
-  local record = redis.call('HMGET', ARGV[at], 'epoch', 'state')
-  if record[1] ~= ARGV[at + 1] or not PLACEABLE[record[2]] then
+local function waiting(at, parts)
+  local total = 0
+  for i = at + 7, at + parts - 1 do
+    total = total + redis.call('LLEN', ARGV[i])
+  end
+  return total
+end
+
+local function room(at, parts, count)
+  local limit = tonumber(ARGV[at + 4])
+  if not limit then
+    return count
+  end
+  local record = redis.call('HMGET', ARGV[at + 1], 'epoch', 'state')
+  if record[1] ~= ARGV[at + 2] or not PLACEABLE[record[2]] then
     return 0
   end
-  local taken = redis.call('HLEN', ARGV[at + 2])
-  for i = at + 6, at + parts - 1 do
-    taken = taken + redis.call('LLEN', ARGV[i])
-  end
-  return math.max(0, tonumber(ARGV[at + 3]) - taken)
+  local taken = redis.call('HLEN', ARGV[at + 3]) + waiting(at, parts)
+  return math.min(count, math.max(0, limit - taken))
 end
 
 local function readdress(message, from, to)
@@ -56,20 +67,23 @@ end
 if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
   return 0
 end
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'none' and kind ~= 'list' then
     return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is no list')
   end
 end
 local at, late = 3, 0
-for i = 2, #KEYS, 2 do
+for i = 3, #KEYS, 2 do
   local count, parts = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   local first = at + 2 + parts
-  local here = parts > 0 and math.min(count, room(at + 2, parts)) or count
+  local here = parts > 0 and room(at + 2, parts, count) or count
   push(KEYS[i], first, first + here - 1)
+  if parts > 0 and here > 0 then
+    redis.call('ZADD', KEYS[2], waiting(at + 2, parts), ARGV[at + 2])
+  end
   for n = first + here, first + count - 1 do
-    redis.call('LPUSH', KEYS[i + 1], readdress(ARGV[n], ARGV[at + 6], ARGV[at + 7]))
+    redis.call('LPUSH', KEYS[i + 1], readdress(ARGV[n], ARGV[at + 7], ARGV[at + 8]))
     late = late + 1
   end
   at = first + count

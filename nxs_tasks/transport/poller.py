@@ -1,0 +1,31 @@
+"""Waits for what comes by the connections of several channels: kombu's poller, for notices too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+
+
+class ClaimingPoller(kombu_redis.MultiChannelPoller):
+    """kombu's poller, for channels whose connection may also bring notices."""
+
+    def on_poll_start(self) -> None:
+        """Before each wait: whoever has waited long enough asks again."""
+        for channel in self._channels:
+            channel.ask_again_if_due()
+        super().on_poll_start()
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """Wait without an event loop, and no longer than until somebody is to ask again."""
+        waits = [timeout, *(channel.waits_s() for channel in self._channels)]
+        known = [seconds for seconds in waits if seconds is not None]
+        super().get(callback, timeout=min(known, default=None))
+
+    def on_readable(self, fileno: int) -> Any:
+        """Data came: an answer, a notice, or the end of the connection."""
+        found = self._fd_to_chan.get(fileno)
+        if found is not None and found[1] == "BRPOP" and not found[0]._in_poll:
+            # A busy worker awaits nothing. kombu takes data then for the end of the connection.
+            return found[0].read_notices()
+        return super().on_readable(fileno)
