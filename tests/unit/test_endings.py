@@ -21,6 +21,7 @@ class Told:
     def __init__(self) -> None:
         self.lost: set[str] = set()
         self.unfinished: set[str] = set()
+        self.moving: set[str] = set()
         self.ended: list[tuple[str, bool]] = []
 
     def end(self, token: str, message: Any, *, requeue: bool) -> None:
