@@ -18,6 +18,8 @@ from nxs_tasks.store.checkpoints import DAY_MS, Checkpoints
 from nxs_tasks.transport.fence import Acting, Fence, taken
 
 log = logging.getLogger(__name__)
+#: Where Celery logs how tasks end.
+ENDS = "celery.app.trace"
 
 #: The option of a task that declares that it can move while it runs: `@app.task(checkpoint=True)`.
 OPTION = "checkpoint"
@@ -33,6 +35,17 @@ class Moved(Reject):
 
     def __init__(self, reason: Any = None, requeue: bool = True) -> None:
         super().__init__(reason, requeue)
+
+
+class Quietly(logging.Filter):
+    """For Celery's log of ends of tasks: a move is no error, and needs no traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets every record pass."""
+        if record.exc_info and isinstance(record.exc_info[1], Moved):
+            record.exc_info, record.exc_text = None, None
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return True
 
 
 class Checkpoint:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from kombu.utils.uuid import uuid
 
 from nxs_tasks.model.decision import Transition
 from nxs_tasks.model.state import Event, State
@@ -88,13 +89,14 @@ class Steps:
 
 def a_worker(ledger: Ledger, name: str, slots: int = 1, *options: str) -> Process:
     """A worker that is ready and ACTIVE. The control plane would say so in a few seconds."""
+    before = ledger.live.store.epoch(name)
     process = ledger.worker(name, slots, *options)
-    confirm(ledger, name)
-    return process
 
+    def takes_work() -> bool:
+        found = ledger.live.snapshot().get(name)
+        return bool(found and found.epoch > before and found.load.consuming)
 
-def confirm(ledger: Ledger, name: str) -> None:
-    ledger.live.until(lambda: bool(ledger.live.instance(name).load.consuming), f"{name} takes work")
+    ledger.live.until(takes_work, f"{name} takes work")
     found = ledger.live.instance(name)
     ledger.live.store.transition(
         Transition(
@@ -106,6 +108,20 @@ def confirm(ledger: Ledger, name: str) -> None:
             reason="by hand",
         )
     )
+    return process
+
+
+def send_to(ledger: Ledger, name: str) -> Any:
+    """Submit a task by hand into the own queue of an instance; its result."""
+    app, task_id = ledger.tasks.app, uuid()
+    message = app.amqp.as_task_v2(task_id, "ledger.run")
+    with app.connection_for_write() as connection:
+        own = ledger.live.store.keys.own_queue(name)
+        known = {"headers": message.headers, "exchange": "", "routing_key": own}
+        connection.Producer().publish(
+            message.body, serializer="json", **known, **message.properties
+        )
+    return app.AsyncResult(task_id)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -129,8 +145,7 @@ def test_a_running_task_moves(ledger: Ledger, pool: str, to: str | None) -> None
     assert "Traceback" not in worker.log
     source = ledger.live.instance(SOURCE)
     assert (source.failed, source.inflight) == (0, 0), "a move is no failure"
-    again = ledger.tasks.run.apply_async(queue=f"nxs.default/{SOURCE}")
-    assert again.get(timeout=PATIENCE_S) == "done", "its slot is free"
+    assert send_to(ledger, SOURCE).get(timeout=PATIENCE_S) == "done", "its slot is free"
 
 
 def test_from_the_command_line(ledger: Ledger) -> None:
@@ -226,10 +241,10 @@ def test_the_target_is_killed_before_it_takes_it(ledger: Ledger) -> None:
     steps = Steps(ledger)
     steps.until_opened(SOURCE)
     target = a_worker(ledger, TARGET)
-    own = f"nxs.default/{TARGET}"
-    busy = ledger.tasks.until.apply_async(("never",), queue=own)
+    own = ledger.live.store.keys.own_queue(TARGET)
+    busy = ledger.tasks.until.apply_async(("never",))
     ledger.live.until(lambda: ledger.times()[busy.id] == 1, "the target busy")
-    behind = ledger.tasks.run.apply_async(queue=own)
+    behind = send_to(ledger, TARGET)
     ledger.tasks.fleet.migrate(steps.id, TARGET)
     steps.allow(1)
     ledger.live.until(lambda: int(ledger.client.llen(own)) == 2, "waiting at the target")
