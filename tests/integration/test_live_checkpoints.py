@@ -174,6 +174,9 @@ def test_from_the_command_line(ledger: Ledger) -> None:
     steps.until_saved(1)
     assert nxs(steps.id, "--to", TARGET) == (0, f"{line} {TARGET}\n")
     assert nxs(steps.id, "--to", TARGET) == (0, f"{line} {TARGET} (it was asked before)\n")
+    story = ledger.live.nxs("story", steps.id).stdout
+    assert "saved 7 bytes" in story
+    assert f"to go on with {TARGET} from its next checkpoint" in story
     steps.allow()
     steps.check()
     assert steps.places() == [SOURCE, TARGET]
