@@ -14,6 +14,7 @@ from nxs_tasks.model.decision import Transition
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.store.homes import homes
 from nxs_tasks.store.inflight import Inflight
+from nxs_tasks.store.message import read
 from tests.integration.ledger import Ledger
 from tests.integration.live import PATIENCE_S, Process
 
@@ -251,6 +252,8 @@ def test_the_target_is_killed_before_it_takes_it(ledger: Ledger) -> None:
     ledger.tasks.fleet.migrate(steps.id, TARGET)
     steps.allow(1)
     ledger.live.until(lambda: int(ledger.client.llen(own)) == 2, "waiting at the target")
+    first = str(ledger.client.lindex(own, -1))
+    assert read(first).task_id == steps.id, "it is the next to be taken"
     target.kill()
     ledger.client.set("never", 1)
     a_worker(ledger, TARGET)
