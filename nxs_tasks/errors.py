@@ -18,6 +18,7 @@ NxsError
 │   └── RecordRefused   one record cannot be kept as it is
 ├── IntentRefused       what a person wants cannot be done
 ├── ResultsUnreachable  the result backend cannot be told
+├── CheckpointError     a task cannot save how far it is
 ├── LockTaken           a lock is held by another, and was not free in time
 ├── MessageError        a message in a queue is not what kombu writes
 └── Stale               a precondition (state, epoch) no longer holds
@@ -109,6 +110,10 @@ class IntentRefused(NxsError):
 
 class ResultsUnreachable(NxsError):
     """The result backend cannot be told of a cancelled task."""
+
+
+class CheckpointError(NxsError):
+    """How far a task is cannot be saved: not JSON, too large, or nobody's to save."""
 
 
 class LockTaken(NxsError):

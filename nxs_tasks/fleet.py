@@ -16,9 +16,11 @@ from nxs_tasks.celery_settings import Change, apply, check
 from nxs_tasks.clock import SYSTEM, Clock
 from nxs_tasks.control import tasks
 from nxs_tasks.control.cancelling import cancel, selection, undo
+from nxs_tasks.control.moving import migrate, stay
 from nxs_tasks.control.pausing import Paused, Resumed, pause, queue_or_task, resume
 from nxs_tasks.control.schedule import beat_schedule
 from nxs_tasks.errors import SettingError
+from nxs_tasks.model.checkpoint import Migration
 from nxs_tasks.model.decision import Explanation
 from nxs_tasks.model.intent import Cancellation, InForce, Undone
 from nxs_tasks.model.snapshot import Snapshot
@@ -36,6 +38,7 @@ from nxs_tasks.submission.outcome import BatchResult, Submission
 from nxs_tasks.submission.publishing import install
 from nxs_tasks.submit import Submitter
 from nxs_tasks.transport import fence
+from nxs_tasks.transport.checkpoint import Checkpoint, checkpoint_of
 from nxs_tasks.transport.redis import Connection
 from nxs_tasks.transport.results import fence_results
 from nxs_tasks.worker.step import InstanceStep
@@ -156,6 +159,24 @@ class Fleet:
     def resume(self, *, queue: str = "", task: str = "") -> Resumed:
         """End a pause; what was put aside goes to the front of its queue, in order."""
         return resume(self.runtime, *queue_or_task(queue, task))
+
+    def migrate(self, task_id: Any, to: str | None = None) -> Migration:
+        """Have a running task stop at its next checkpoint and go on with `to`, or another instance.
+
+        An id, or a result. Raises `IntentRefused` with the reason if that cannot be.
+        """
+        return migrate(self.runtime, task_id, to or "")
+
+    def stay(self, task_id: Any) -> bool:
+        """Take `migrate` back; False if nobody had asked, or the task has moved already."""
+        return stay(self.runtime, task_id)
+
+    def checkpoint(self) -> Checkpoint:
+        """How far the task has come that runs in this thread: `.state`, and `.save(state)`.
+
+        For a task with `checkpoint=True`. Raises `CheckpointError` for any other, and outside.
+        """
+        return checkpoint_of(self.fence, self.app.tasks, self.settings)
 
     def intents(self) -> InForce:
         """What is paused, and how many tasks are cancelled."""

@@ -122,6 +122,12 @@ class Settings:
     cancel_days: int = knob(
         7, "days", "a cancelled task is remembered for so long, and can be taken back"
     )
+    checkpoint_days: int = knob(
+        7, "days", "what a task saved is kept for so long after it was opened or saved last"
+    )
+    checkpoint_limit: float = knob(
+        1.0, "MB", "largest state that a task may save: it lies in the broker's memory"
+    )
     submit_deadline: float = knob(
         2.0, "s", "a submission answers within this, whatever the broker does"
     )

@@ -13,6 +13,7 @@ import typer
 from nxs_tasks.cli import (
     cancel,
     inflight,
+    migrate,
     node,
     pause,
     quarantine,
@@ -45,6 +46,7 @@ for command in (
     inflight.inflight,
     shelves.shelves,
     cancel.cancel,
+    migrate.migrate,
     pause.pause,
     pause.resume,
     settings.settings,

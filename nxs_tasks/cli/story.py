@@ -23,6 +23,8 @@ from nxs_tasks.model.shelf import CANCELLED, DELAYED, SHELVES, Shelved
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED
 from nxs_tasks.runtime import Runtime
+from nxs_tasks.store import FleetStore
+from nxs_tasks.store.checkpoints import Checkpoints
 from nxs_tasks.store.events import Events
 from nxs_tasks.store.intents import Intents
 from nxs_tasks.store.message import Envelope, moment, placed_at
@@ -111,6 +113,7 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
             {"shelf": name, "at": e.at, "reason": e.reason, "task": e.task} for name, e in shelved
         ],
         "cancelled": asdict(cancelled) if cancelled else None,
+        "checkpoint": _checkpoint(store, task_id),
         "lost": _all_losses(envelope, losses),
         "result_state": state,
         "placements": [asdict(p) for p in placements],
@@ -135,6 +138,21 @@ def _all_losses(envelope: Envelope | None, losses: list[LossRecord]) -> list[dic
     ]
     newer = [dict(loss) for loss in envelope.lost] if envelope else []
     return told + [loss for loss in newer if (loss.get("instance"), loss.get("epoch")) not in known]
+
+
+def _checkpoint(store: FleetStore, task_id: str) -> dict[str, Any] | None:
+    saved = Checkpoints(store).saved(task_id)
+    return asdict(saved) if saved else None
+
+
+def _checkpoint_lines(saved: dict[str, Any]) -> list[str]:
+    at, move = saved["at"], saved["move"]
+    lines = [f"  {moment(at)} saved {saved['size']} bytes"] if at is not None else []
+    if move is not None:
+        where = f"with {move['to']}" if move["to"] else f"elsewhere than with {move['of']}"
+        when, by = moment(move["at"]), move["by"] or UNKNOWN
+        lines.append(f"  {when} asked by {by} to go on {where} from its next checkpoint")
+    return lines
 
 
 def _first(found: Iterable[Waiting | None]) -> Waiting | None:
@@ -217,6 +235,8 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
         f"{loss.get('became') or 'given back'}"
         for loss in told["lost"]
     ]
+    if told["checkpoint"]:
+        lines += _checkpoint_lines(told["checkpoint"])
     if told["cancelled"]:
         c = told["cancelled"]
         what = "runs already, will not run again" if told["held"] else "will not run"

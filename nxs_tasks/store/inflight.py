@@ -72,13 +72,19 @@ class Inflight:
         unique_key: str = "",
         task_id: str = "",
         age: int = 0,
+        checkpoint: bool = False,
     ) -> bool:
-        """Drop a message whose task has ended; False if it had been taken from this process."""
+        """Drop a message whose task has ended; False if it had been taken from this process.
+
+        With `checkpoint` also what the task has saved.
+        """
         keys = [self._hash(instance, epoch), self._index(instance, epoch)]
         arguments = [token]
-        if unique_key:
+        if unique_key or checkpoint:
             keys.append(self._unique(unique_key))
             arguments += [task_id, str(age)]
+        if checkpoint:
+            keys.append(self._store.keys.checkpoint(task_id))
         return bool(self._store.call("acknowledge", keys, arguments))
 
     def shelve(

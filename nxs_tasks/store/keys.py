@@ -172,6 +172,10 @@ class Keys:
         """Hash: who holds a lock, by what (a task's token, or until when), and its number."""
         return self._key("lock", name)
 
+    def checkpoint(self, task_id: str) -> str:
+        """Hash with TTL: what a task saved last, JSON; who saved it; whether it is to move."""
+        return self._key("checkpoint", task_id)
+
     def cancelled(self) -> str:
         """Sorted set: id of a cancelled task by the time when that may be forgotten, s."""
         return self._key("cancelled")

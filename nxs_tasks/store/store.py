@@ -32,7 +32,10 @@ STATES: dict[str, State] = {state.value: state for state in State}
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 #: Scripts that free memory or move what is there, so that they run when there is no more.
 MAKE_ROOM = frozenset(
-    {"acknowledge", "relocate", "unshelve", "heartbeat", "transition", "cancel", "withdraw"}
+    {
+        *("acknowledge", "relocate", "unshelve", "heartbeat", "transition", "cancel", "withdraw"),
+        "open_checkpoint",
+    }
 )
 #: Between the fields of a row of the snapshot script.
 SEPARATOR = "\x1f"

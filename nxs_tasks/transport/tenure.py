@@ -21,6 +21,7 @@ from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.decision import Steal
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
 from nxs_tasks.store import FleetStore
+from nxs_tasks.store.checkpoints import Checkpoints
 from nxs_tasks.store.claim import NONE, Wishes
 from nxs_tasks.store.homes import lasting
 from nxs_tasks.store.inflight import Inflight
@@ -88,6 +89,8 @@ class Ending:
     unique_key: str = ""
     task_id: str = ""
     age: int = 0
+    moves: bool = False  # requeued because it goes on elsewhere
+    checkpoint: bool = False  # what it saved is not needed any more
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -104,6 +107,8 @@ class Tenure:
     lost_holders: int = 3
     #: Whether a queue has the worker's tasks; any other that somebody reads here is kombu's.
     has_tasks: Callable[[str], bool] = lambda queue: True
+    #: Whether tasks of a name may have a checkpoint.
+    has_checkpoint: Callable[[str], bool] = lambda task: False
     #: What the running tasks leave free.
     room: Room = field(default_factory=Boundless)
     #: Affinity keys of what was taken here, the newest first.
@@ -124,6 +129,8 @@ class Tenure:
     lost: set[str] = field(default_factory=set)
     #: Tokens of tasks that end without being done for good (a retry keeps its unique_key).
     unfinished: set[str] = field(default_factory=set)
+    #: Tokens of tasks that have stopped at a checkpoint, to go on elsewhere.
+    moving: set[str] = field(default_factory=set)
     #: Tokens of what has ended, and is still being reported.
     ending: set[str] = field(default_factory=set)
     #: Endings that the broker has not heard yet.
@@ -193,8 +200,11 @@ class Tenure:
             unique_key=str(headers.get(UNIQUE_HEADER) or "") if done else "",
             task_id=str(headers.get("id") or ""),
             age=age_of(headers),
+            moves=requeue and token in self.moving,
+            checkpoint=done and self.has_checkpoint(as_text(headers.get("task"))),
         )
         self.lost.discard(token)
+        self.moving.discard(token)
         self.unfinished.discard(token)
         self.settle(ending)
 
@@ -253,20 +263,26 @@ class Tenure:
             unique_key=ending.unique_key,
             task_id=ending.task_id,
             age=ending.age,
+            checkpoint=ending.checkpoint,
         )
 
     def _give_back(self, token: Token, ending: Ending) -> bool:
         back = self.inflight.give_back(
             token.instance,
             token.epoch,
-            self.home,
+            self._way(ending),
             tokens=[ending.token],
             lost_at=self.store.now() if ending.lost else None,
             lost_holders=self.lost_holders,
             # A task that asks for it again and again must not keep all others waiting.
-            last=not ending.lost and not ending.stray,
+            last=not (ending.lost or ending.stray or ending.moves),
         )
         return bool(back.to_queues or back.to_quarantine)
+
+    def _way(self, ending: Ending) -> Callable[[str, str], str]:
+        if not ending.moves:
+            return self.home
+        return Checkpoints(self.store).way(ending.task_id, self.instance)
 
     def home(self, task: str, queue: str) -> str:
         """Where a message goes back to."""

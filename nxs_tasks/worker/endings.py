@@ -1,8 +1,8 @@
 """How a task ended, as far as the message that it came by is concerned.
 
-Celery says "acknowledge" or "requeue" and not why. Two whys matter: the pool process that ran the
-task died (the message has lost a holder), and the task will be retried (it is not done, so it keeps
-its `unique_key`).
+Celery says "acknowledge" or "requeue" and not why. Three whys matter: the pool process that ran the
+task died (the message has lost a holder), the task will be retried (it is not done, so it keeps its
+`unique_key`), and it has stopped at a checkpoint (its message goes where it is to go on).
 
 Celery also says it by way of its event loop, which forgets what it had still to do when it loses
 the broker: a task that was done would run again. So the broker is told here, at once.
@@ -17,6 +17,7 @@ from billiard.exceptions import WorkerLostError
 from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 
+from nxs_tasks.transport.checkpoint import Moved
 from nxs_tasks.transport.tenure import Tenure
 
 #: How Celery hears that a pool process is no more.
@@ -55,6 +56,8 @@ class EndingMixin:
         if isinstance(error, Reject) and isinstance(error.reason, OperationalError):
             # Celery gives up a task whose retry it could not send. Its message is still here.
             error.requeue = True
+        if isinstance(error, Moved) and not self.acknowledged:
+            self.tenure.moving.add(self.message.delivery_tag)
         if isinstance(error, DEATHS) and not self.acknowledged:
             self.tenure.lost.add(self.message.delivery_tag)
         return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]

@@ -34,6 +34,7 @@ from nxs_tasks.runtime import runtime_of
 from nxs_tasks.store.homes import homes
 from nxs_tasks.store.keys import CONTROL_QUEUES
 from nxs_tasks.store.queues import Queues
+from nxs_tasks.transport.checkpoint import ENDS, Quietly, declares
 from nxs_tasks.transport.fence import fence_of
 from nxs_tasks.transport.results import why_unfenced
 from nxs_tasks.transport.tenure import Tenure
@@ -138,6 +139,8 @@ class InstanceStep(bootsteps.StartStopStep):
         tenure.room = self._capacity
         tenure.on_stumble = partial(free_slot, worker)
         tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from
+        tenure.has_checkpoint = lambda task: declares(app.tasks.get(task))
+        logging.getLogger(ENDS).addFilter(Quietly())
         self._tenure = tenure
         self._name_connections(app, tenure)
         own = store.keys.own_queue(worker.hostname)

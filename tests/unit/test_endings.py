@@ -11,6 +11,7 @@ from billiard.exceptions import WorkerLostError
 from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 
+from nxs_tasks.transport.checkpoint import Moved
 from nxs_tasks.worker.endings import EndingMixin
 from tests.unit.builders import case
 
@@ -21,6 +22,7 @@ class Told:
     def __init__(self) -> None:
         self.lost: set[str] = set()
         self.unfinished: set[str] = set()
+        self.moving: set[str] = set()
         self.ended: list[tuple[str, bool]] = []
 
     def end(self, token: str, message: Any, *, requeue: bool) -> None:
@@ -86,6 +88,15 @@ def test_the_death_of_a_pool_process_counts_as_a_loss(error: BaseException) -> N
     request = FleetRequest()
     request.on_failure(failed(error))
     assert request.tenure.lost == {"w1|1|1"}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_task_that_stops_at_a_checkpoint_goes_on_elsewhere(wrapped: bool) -> None:
+    request = FleetRequest()
+    request.on_failure(failed(Moved("goes on with w2"), wrapped))
+    assert request.tenure.moving == {"w1|1|1"}
+    assert request.tenure.ended == [("w1|1|1", True)]
+    assert request.tenure.lost == set()
 
 
 def test_a_retry_is_no_end() -> None:

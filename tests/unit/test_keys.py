@@ -40,6 +40,7 @@ TABLE = {
     "producer": (("p1",), "nxs:{shop}:producer:p1"),
     "unique": (("order 7",), "nxs:{shop}:unique:order 7"),
     "lock": (("stock",), "nxs:{shop}:lock:stock"),
+    "checkpoint": (("t1",), "nxs:{shop}:checkpoint:t1"),
     "cancelled": ((), "nxs:{shop}:cancelled"),
     "cancellations": ((), "nxs:{shop}:cancelled:by"),
     "untold": ((), "nxs:{shop}:cancelled:untold"),
