@@ -16,6 +16,7 @@ from nxs_tasks.cli import (
     node,
     pause,
     quarantine,
+    rebalance,
     settings,
     shelves,
     spool,
@@ -47,6 +48,7 @@ for command in (
     cancel.cancel,
     pause.pause,
     pause.resume,
+    rebalance.rebalance,
     settings.settings,
 ):
     cli.command()(command)

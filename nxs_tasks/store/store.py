@@ -37,7 +37,7 @@ MAKE_ROOM = frozenset(
 #: Between the fields of a row of the snapshot script.
 SEPARATOR = "\x1f"
 #: Index of the last one, which is free text.
-LAST_FIELD = 14
+LAST_FIELD = 16
 #: Messages moved by one call of the script.
 MOVE_BATCH = 200
 
@@ -236,7 +236,7 @@ class FleetStore:
 
     def _instance(self, row: list[str], connections: Mapping[str, int] | None) -> Instance:
         (id_, state, epoch, since, beat_at, beats, load, profile, ok, failed) = row[:10]
-        stopped, inflight, queued, identity, verdict = row[10:]
+        stopped, inflight, queued, identity, migrated, received, verdict = row[10:]
         name = self.keys.client_name(id_, int(epoch))
         return Instance(
             id=id_,
@@ -254,6 +254,8 @@ class FleetStore:
             connections=None if connections is None else connections.get(name, 0),
             stopped=stopped == "1",
             identity=identity,
+            migrated_at=float(migrated) if migrated else None,
+            received_at=float(received) if received else None,
             verdict=verdict,
         )
 
