@@ -159,9 +159,9 @@ class _Migration:
 
     def _part(self, source: str, target: str, chosen: list[_Message], reach: int) -> int:
         for _ in range(TRIES):
-            behind, pairs = self._in_order(target, chosen)
+            *ends, pairs = self._in_order(target, chosen)
             fitting = sum(1 for raw in pairs[::2] if raw)
-            moved = self._call(source, target, reach, behind, pairs) if fitting else 0
+            moved = self._call(source, target, [reach, *ends, *pairs]) if fitting else 0
             if moved >= 0:
                 break
         missed = TAKEN if moved >= 0 else UNSETTLED
@@ -174,26 +174,26 @@ class _Migration:
             self._stayed[missed] += fitting - moved
         return moved
 
-    def _in_order(self, target: str, chosen: list[_Message]) -> tuple[str, list[str]]:
-        """The target's newest message if the chosen ones go behind it, else ""; pairs to write.
-
-        The pairs are those of `migrate.lua`, in the order in which they are to be taken.
-        """
+    def _in_order(self, target: str, chosen: list[_Message]) -> tuple[str, str, list[str]]:
+        """What `migrate.lua` is told of the order: two ends of the target's line, and the pairs."""
         with explained(self._store.url):
             newest = cast("str | None", self._store.client.lindex(target, 0))
         if newest and float("-inf") < _at_of(newest) <= chosen[0].at:
-            return newest, [text for m in chosen for text in (m.raw, m.text)]
-        residents = self._older(target, chosen[-1].at)
+            return newest, "", [text for m in chosen for text in (m.raw, m.text)]
+        residents, beyond = self._older(target, chosen[-1].at)
         if len(residents) >= MERGED:
             # What is newer than all of these has its place further back than was looked.
             chosen = [m for m in chosen if m.at < residents[-1][0]]
         entries = [(at, 0, "", raw) for at, raw in residents]
         entries += [(m.at, 1, m.raw, m.text) for m in chosen]
         ordered = sorted(entries, key=lambda entry: entry[:2])
-        return "", [text for _, _, raw, written in ordered for text in (raw, written)]
+        return "", beyond, [text for _, _, raw, written in ordered for text in (raw, written)]
 
-    def _older(self, target: str, than: float) -> list[tuple[float, str]]:
-        """Messages that wait at the target and are no newer than this, the next in turn first."""
+    def _older(self, target: str, than: float) -> tuple[list[tuple[float, str]], str]:
+        """Messages that wait at the target and are no newer than this, the next in turn first.
+
+        And the one after them, "" if there is none, or it is too far away.
+        """
         found: list[tuple[float, str]] = []
         at = float("-inf")
         while len(found) < MERGED:
@@ -201,21 +201,20 @@ class _Migration:
             for raw in raws:
                 at = max(at, _at_of(raw))
                 if at > than:
-                    return found
+                    return found, raw
                 found.append((at, raw))
             if len(raws) < PART:
                 break
-        return found
+        return found, ""
 
-    def _call(self, source: str, target: str, reach: int, behind: str, pairs: list[str]) -> int:
+    def _call(self, source: str, target: str, order: list[str | int]) -> int:
         d, keys = self._decision, self._store.keys
         moved, why = self._store.call(
             "migrate",
             [keys.instance(d.source), keys.instance(d.target), source, target],
             [
                 *(d.source_epoch, d.source_state, d.target_epoch, d.target_state),
-                *(self._name, self._settings.migrate_every, reach, behind),
-                *pairs,
+                *(self._name, self._settings.migrate_every, *order),
             ],
         )
         if moved == -1:

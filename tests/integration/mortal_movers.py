@@ -15,6 +15,7 @@ from nxs_tasks.errors import Stale
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import migration
 from tests.conftest import new_store, set_back
+from tests.integration.messages import OWN
 
 #: Tasks for each migration, in parts of so many.
 TASKS, PART = 100, 5
@@ -23,7 +24,7 @@ LIFE_S = 0.02
 
 
 def main(url: str, kills: str) -> None:
-    from tests.integration.test_migration import OWN, TO, a_move
+    from tests.integration.test_migration import TO, a_move
 
     store = new_store(url)
     migration.PART = PART

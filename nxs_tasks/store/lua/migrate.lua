@@ -15,11 +15,12 @@
 -- ARGV[5] name of the migration   ARGV[6] seconds between two of one instance
 -- ARGV[7] how many messages of the source were taken before the last of these when they were read
 -- ARGV[8] the target's newest message, if these are to be put behind it, else empty
--- ARGV[9], … pairs, what is to be taken first comes first: message as read from the source, message
+-- ARGV[9] else the target's oldest message that is newer than all of these, empty if there is none
+-- ARGV[10], … pairs, what is to be taken first comes first: message as read from the source, message
 --   to write; or an empty text, and a message that waits at the target's end
 --
--- Returns {number moved, ''}; {-1, why} if the precondition does not hold; {-2, ''} if the target's
--- newest message is another one by now.
+-- Returns {number moved, ''}; {-1, why} if the precondition does not hold; {-2, ''} if the end of the
+-- target at which these go is not what the caller has read: others may have put messages there.
 
 local SLACK = 200 -- others may have put so many in front since the lists were read
 
@@ -53,7 +54,7 @@ for _, text in ipairs(redis.call('LRANGE', KEYS[3], -tonumber(ARGV[7]) - SLACK, 
 end
 -- Nobody keeps two messages from being the same, or empty.
 local moving, takes, known, resident = {}, {}, {}, 0
-for i = 9, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
   if ARGV[i] == '' then
     known[ARGV[i + 1]] = (known[ARGV[i + 1]] or 0) + 1
     resident = resident + 1
@@ -67,34 +68,38 @@ if #moving == 0 then
   return {0, ''}
 end
 
-redis.call('HSET', KEYS[1], 'migration', ARGV[5], 'migrated_at', now)
-redis.call('HSET', KEYS[2], 'migration', ARGV[5], 'migrated_at', now, 'received_at', now)
-
-if behind then
-  for i = 9, #ARGV, 2 do
-    if takes[i] then
-      redis.call('LPUSH', KEYS[4], ARGV[i + 1])
-    end
-  end
-else
-  -- From the newest message that the caller has placed to the end; what it does not know was put
-  -- there since, to be taken next.
-  local tail = resident > 0 and redis.call('LRANGE', KEYS[4], -resident - SLACK, -1) or {}
-  local stays, next_in_turn, rewritten = {}, {}, 0
-  for _, text in ipairs(tail) do
+local stays, rewritten = {}, 0
+if not behind then
+  -- Of the target's end, all from the newest message that the caller has put into the order.
+  for _, text in ipairs(redis.call('LRANGE', KEYS[4], -resident - SLACK, -1)) do
     if (known[text] or 0) > 0 then
       known[text] = known[text] - 1
       stays[text] = (stays[text] or 0) + 1
       rewritten = rewritten + 1
     elseif rewritten > 0 then
-      next_in_turn[#next_in_turn + 1] = text
-      rewritten = rewritten + 1
+      return {-2, ''}
     end
   end
+  local last = redis.call('LINDEX', KEYS[4], -1)
+  if rewritten == 0 and last and last ~= ARGV[9] then
+    return {-2, ''}
+  end
+end
+
+redis.call('HSET', KEYS[1], 'migration', ARGV[5], 'migrated_at', now)
+redis.call('HSET', KEYS[2], 'migration', ARGV[5], 'migrated_at', now, 'received_at', now)
+
+if behind then
+  for i = 10, #ARGV, 2 do
+    if takes[i] then
+      redis.call('LPUSH', KEYS[4], ARGV[i + 1])
+    end
+  end
+else
   if rewritten > 0 then
     redis.call('LTRIM', KEYS[4], 0, -rewritten - 1)
   end
-  for i = #ARGV - 1, 9, -2 do
+  for i = #ARGV - 1, 10, -2 do
     local text = ARGV[i + 1]
     if takes[i] then
       redis.call('RPUSH', KEYS[4], text)
@@ -102,9 +107,6 @@ else
       stays[text] = stays[text] - 1
       redis.call('RPUSH', KEYS[4], text)
     end
-  end
-  for _, text in ipairs(next_in_turn) do
-    redis.call('RPUSH', KEYS[4], text)
   end
 end
 for _, text in ipairs(moving) do
