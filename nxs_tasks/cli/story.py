@@ -105,6 +105,7 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
         "task_id": task_id,
         "task": _task_name(envelope, [*(e for _, e in shelved), *kept], [*placements, *losses]),
         "placed": envelope.placed if envelope else None,
+        "moved": envelope.moved if envelope else None,
         "waiting": _waiting(waiting) if waiting else None,
         "held": [_held(h, snapshot) for h in held],
         "shelved": [
@@ -205,6 +206,9 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
         lines.append(f"  {when} placed on {where}{score}: {placed.get('why')}")
     for p in told["placements"]:
         lines += _placement_lines(p)
+    if told["moved"]:
+        m = told["moved"]
+        lines.append(f"  {moment(m.get('at'))} moved from {m.get('from')}, whose line was long")
     if told["waiting"]:
         w = told["waiting"]
         lines.append(

@@ -200,6 +200,22 @@ class TestMessages:
         assert task_ids(store, TO) == ids(1, 1, 2, 2, 2, 3, 3)
         assert task_ids(store, OWN) == []
 
+    def test_of_two_that_are_the_same_one_is_taken_meanwhile(
+        self, store: FleetStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        a_fleet(store)
+        put(store, OWN, placed(1), placed(1), placed(2))
+        call = store.call
+
+        def late(script: str, keys: list[str], args: Iterable[Any]) -> Any:
+            store.client.rpop(OWN)
+            return call(script, keys, args)
+
+        monkeypatch.setattr(store, "call", late)
+        assert do(store, a_move()) == Moved(moved=2, stayed={migration.TAKEN: 1})
+        assert task_ids(store, TO) == ids(1, 2)
+        assert task_ids(store, OWN) == []
+
 
 class TestPreconditions:
     @pytest.mark.parametrize(

@@ -197,6 +197,13 @@ def test_a_line_is_weighed_in_seconds() -> None:
     assert move.tasks == 9
 
 
+def test_a_moved_task_lasts_as_long_as_on_the_slower_of_the_two() -> None:
+    fleet = [a_line("w1", 100, mean_s=0.1), a_line("w2", 20, mean_s=5.0)]
+    [move] = moves(a_snapshot(*fleet, a_line("w3", held=0, state=State.DEGRADED)))
+    assert move.evidence["mean_line"] == 38.367
+    assert move.tasks == 5, "w1 lacks 28 s, and not 280 tasks of its own length"
+
+
 def test_what_is_about_to_start_stays() -> None:
     [move] = moves(a_snapshot(a_line("w1", 12, slots=4), a_line("w2", 0, slots=4)))
     assert (move.after, move.tasks) == (4, 6)
