@@ -111,6 +111,13 @@ class Crew:
                 window_days=self._settings.outcome_days,
             )
 
+    def rest(self) -> None:
+        """As if no migration had ever been made."""
+        pipe = self._store.client.pipeline(transaction=False)
+        for name in self._epochs:
+            pipe.hdel(self._store.keys.instance(name), "migrated_at", "received_at", "migration")
+        pipe.execute()
+
     def _load(self, name: str) -> Load:
         return Load(
             slots=self._slots,

@@ -139,6 +139,16 @@ class Settings:
         1.0, "s", "an instance that is idle for so long looks for what waits for others"
     )
     lifecycle_period: float = knob(5.0, "s", "how often the state machine is evaluated")
+    rebalance_period: float = knob(30.0, "s", "how often the lines of the instances are compared")
+    migrate_every: float = knob(
+        60.0, "s", "an instance takes part in one migration of waiting tasks within this"
+    )
+    migrate_hold: float = knob(
+        300.0,
+        "s",
+        "who received does not give, and a task that was moved is not moved again, within this",
+    )
+    migrate_most: int = knob(5000, "tasks", "one migration moves no more than this")
     record_period: float = knob(5.0, "s", "how often events move from the broker into history")
     prune_period: float = knob(3600.0, "s", "how often old history is deleted")
     beat_lease: float = knob(15.0, "s", "a beat that has not renewed for so long has lost the lead")
@@ -189,6 +199,12 @@ class Settings:
             "evict_after",
             self.evict_after,
             f"must be above zombie_after ({self.zombie_after} s)",
+        )
+        _require(
+            self.migrate_hold >= self.migrate_every,
+            "migrate_hold",
+            self.migrate_hold,
+            f"must not be below migrate_every ({self.migrate_every} s)",
         )
         for name in ("gone_after", "silent_after"):
             _require(

@@ -17,6 +17,7 @@ from nxs_tasks.cli import (
     node,
     pause,
     quarantine,
+    rebalance,
     settings,
     shelves,
     spool,
@@ -49,6 +50,7 @@ for command in (
     migrate.migrate,
     pause.pause,
     pause.resume,
+    rebalance.rebalance,
     settings.settings,
 ):
     cli.command()(command)

@@ -107,6 +107,7 @@ def _of_task(runtime: Runtime, task_id: str, snapshot: Snapshot) -> dict[str, An
         "task_id": task_id,
         "task": _task_name(envelope, [*(e for _, e in shelved), *kept], [*placements, *losses]),
         "placed": envelope.placed if envelope else None,
+        "moved": envelope.moved if envelope else None,
         "waiting": _waiting(waiting) if waiting else None,
         "held": [_held(h, snapshot) for h in held],
         "shelved": [
@@ -223,18 +224,7 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
         lines.append(f"  {when} placed on {where}{score}: {placed.get('why')}")
     for p in told["placements"]:
         lines += _placement_lines(p)
-    if told["waiting"]:
-        w = told["waiting"]
-        lines.append(
-            f"  waits in {w['queue']} (priority {w['priority']}), {w['ahead']} ahead of it"
-        )
-    lines += [f"  held now:{_held_line(h)}" for h in told["held"]]
-    lines += [_shelved_line(s) for s in told["shelved"]]
-    lines += [
-        f"  {moment(loss.get('at'))} {loss.get('instance')} died while it held it: "
-        f"{loss.get('became') or 'given back'}"
-        for loss in told["lost"]
-    ]
+    lines += _whereabouts(told)
     if told["checkpoint"]:
         lines += _checkpoint_lines(told["checkpoint"])
     if told["cancelled"]:
@@ -250,6 +240,27 @@ def _lines_of_task(told: dict[str, Any]) -> list[str]:
     elif not told["placements"]:
         lines.append("  (this placement is not in the history, or not yet; it keeps a sample)")
     return lines + _problem(told)
+
+
+def _whereabouts(told: dict[str, Any]) -> list[str]:
+    """Where the message was and is."""
+    lines = []
+    if told["moved"]:
+        m = told["moved"]
+        lines.append(f"  {moment(m.get('at'))} moved from {m.get('from')}, whose line was long")
+    if told["waiting"]:
+        w = told["waiting"]
+        lines.append(
+            f"  waits in {w['queue']} (priority {w['priority']}), {w['ahead']} ahead of it"
+        )
+    lines += [f"  held now:{_held_line(h)}" for h in told["held"]]
+    lines += [_shelved_line(s) for s in told["shelved"]]
+    lines += [
+        f"  {moment(loss.get('at'))} {loss.get('instance')} died while it held it: "
+        f"{loss.get('became') or 'given back'}"
+        for loss in told["lost"]
+    ]
+    return lines
 
 
 def _shelved_line(shelved: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from nxs_tasks.errors import BrokerError, BrokerUnreachable, MessageError, Stale
 from nxs_tasks.model.decision import (
     Decision,
     Forget,
+    Migrate,
     Nothing,
     Outcome,
     Release,
@@ -27,6 +28,7 @@ from nxs_tasks.store import FleetStore
 from nxs_tasks.store.homes import homes
 from nxs_tasks.store.inflight import Inflight
 from nxs_tasks.store.message import reroute
+from nxs_tasks.store.migration import migrate
 from nxs_tasks.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,10 @@ def _unpark(decision: Unpark, store: FleetStore, settings: Settings) -> str:
     return f"{shelves.take(PARKED, entries, 'front', queue=queue)} task(s) placed"
 
 
+def _migrate(decision: Migrate, store: FleetStore, settings: Settings) -> str:
+    return str(migrate(store, decision, settings))
+
+
 def _nothing(decision: Nothing, store: FleetStore, settings: Settings) -> str:
     store.note(decision)
     return "noted"
@@ -81,6 +87,7 @@ EFFECTS: dict[type[Any], Callable[[Any, FleetStore, Settings], str]] = {
     Forget: _forget,
     Rescue: _rescue,
     Unpark: _unpark,
+    Migrate: _migrate,
     Nothing: _nothing,
 }
 

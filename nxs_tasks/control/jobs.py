@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from nxs_tasks.control.cancelling import forget
 from nxs_tasks.control.effects import apply_all
+from nxs_tasks.control.rebalancing import rebalance
 from nxs_tasks.errors import RecordRefused
 from nxs_tasks.history import History
 from nxs_tasks.model.decision import Nothing, Outcome
@@ -111,6 +112,9 @@ class Job:
 JOBS = {
     "lifecycle": Job(
         lifecycle, "lifecycle_period", "a dead instance is GONE within gone_after + this"
+    ),
+    "rebalance": Job(
+        rebalance, "rebalance_period", "long lines are seldom: idle instances help themselves"
     ),
     "record": Job(record, "record_period", "what happened is in the history within this"),
     "prune": Job(prune, "prune_period", "history_days is kept to the hour"),

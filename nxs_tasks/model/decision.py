@@ -96,7 +96,33 @@ class Steal:
     evidence: Evidence = field(default_factory=dict)
 
 
-Decision = Transition | Release | Forget | Nothing | Rescue | Unpark
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrate:
+    """Move waiting tasks from one own queue to another, as one batch; see `policy.fleet.rebalance`.
+
+    Refused if state or epoch of either instance changed, or if one has taken part in another
+    migration meanwhile.
+    """
+
+    source: str
+    source_epoch: int
+    source_state: State
+    target: str
+    target_epoch: int
+    target_state: State
+    tasks: int  # how many at most
+    after: int  # so many of the source, next in turn, are about to start there and stay
+    knows: frozenset[str] = field(repr=False)  # what the target can run: the same in one epoch
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+    @property
+    def instance(self) -> str:
+        """Whom it is about first: who gives."""
+        return self.source
+
+
+Decision = Transition | Release | Forget | Nothing | Rescue | Unpark | Migrate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,8 @@ class Instance:
     connections: int | None = None  # of its current process, as the broker sees; None = unknown
     stopped: bool = False  # its process said that it is finished
     identity: str = ""  # host and pid of the process
+    migrated_at: float | None = None  # server time of the last migration that it took part in, s
+    received_at: float | None = None  # server time of the last one that it received from, s
     verdict: str = ""  # the last decision of the state machine, "nothing" included
     ejected_until: float = 0.0  # server time until which it takes no work, s; 0 = it does
     ejected_why: str = ""

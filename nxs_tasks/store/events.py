@@ -21,7 +21,8 @@ from nxs_tasks.model.record import (
     TransitionRecord,
 )
 from nxs_tasks.store.connect import explained
-from nxs_tasks.store.store import MALFORMED, STREAM_LENGTH, FleetStore
+from nxs_tasks.store.rows import MALFORMED
+from nxs_tasks.store.store import STREAM_LENGTH, FleetStore
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from nxs_tasks.model.intent import Cancelled, InForce, Kind, Pause
 from nxs_tasks.model.shelf import CANCELLED, PAUSED, Shelved
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.message import read, reroute
+from nxs_tasks.store.rows import MALFORMED
 from nxs_tasks.store.shelves import Shelves, entry_text
-from nxs_tasks.store.store import MALFORMED, FleetStore
+from nxs_tasks.store.store import FleetStore
 
 #: Messages or ids in one call of a script.
 BATCH = 200

@@ -7,7 +7,8 @@ import logging
 from typing import cast
 
 from nxs_tasks.store.connect import explained
-from nxs_tasks.store.store import MALFORMED, FleetStore
+from nxs_tasks.store.rows import MALFORMED
+from nxs_tasks.store.store import FleetStore
 
 log = logging.getLogger(__name__)
 

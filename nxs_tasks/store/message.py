@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ from nxs_tasks.model.decision import Placement
 PLACED_HEADER = "nxs"
 #: The header that counts the processes which held a task and died: [{"instance", "epoch", "at"}].
 LOST_HEADER = "nxs_lost"
+#: The header of a message that a migration moved, the last one: {"from", "at"}.
+MOVED_HEADER = "nxs_moved"
 #: The header with the `unique_key` of a task: while it is not done, there is no second of that key.
 UNIQUE_HEADER = "nxs_unique"
 
@@ -48,6 +50,7 @@ class Envelope:
     ignores_result: bool = False
     priority: int = 0
     age: int = 0  # how many messages of its id came before it
+    moved: Mapping[str, Any] | None = None  # by the last migration: {"from", "at"}
 
 
 def age_of(headers: Mapping[str, Any]) -> int:
@@ -105,11 +108,14 @@ def _shown(value: object) -> str:
 
 def read(raw: str) -> Envelope:
     """Read a message of a queue. Raises `MessageError`."""
-    message = _decode(raw)
+    return _envelope(_decode(raw))
+
+
+def _envelope(message: dict[str, Any]) -> Envelope:
     headers, properties = message["headers"], message["properties"]
     if "task" not in headers:
         headers = {**_of_protocol_1(message), **headers}
-    placed = headers.get(PLACED_HEADER)
+    placed, moved = headers.get(PLACED_HEADER), headers.get(MOVED_HEADER)
     return Envelope(
         task_id=_shown(headers.get("id") or properties.get("correlation_id")),
         task=_shown(headers.get("task")),
@@ -122,6 +128,7 @@ def read(raw: str) -> Envelope:
         ignores_result=bool(headers.get("ignore_result")),
         priority=_priority(properties),
         age=age_of(headers),
+        moved=moved if isinstance(moved, dict) else None,
     )
 
 
@@ -159,8 +166,8 @@ def read_held(raw: str) -> Envelope:
     return read(_encode(message))
 
 
-def placed_at(placed: dict[str, Any]) -> float | None:
-    """When a message was placed, s; None where its header has no time."""
+def placed_at(placed: Mapping[str, Any]) -> float | None:
+    """When a message was placed (or moved), s; None where its header has no time."""
     at = placed.get("at")
     try:
         return float(at) if isinstance(at, int | float) and math.isfinite(at) else None
@@ -184,6 +191,24 @@ def reroute(raw: str, queue: str) -> str:
     message = _decode(raw)
     _delivery_info(message).update(exchange="", routing_key=queue)
     return _encode(message)
+
+
+def migrated(
+    raw: str, source: str, queue: str, at: float, why_not: Callable[[Envelope], str]
+) -> tuple[Envelope, str, str]:
+    """What a message says, and the same one moved to `queue`; or, without that, why it stays.
+
+    Read once, because a migration asks this of thousands. `source` is the instance that gives it,
+    `at` the time of the move, s. Raises `MessageError`.
+    """
+    message = _decode(raw)
+    envelope = _envelope(message)
+    reason = why_not(envelope)
+    if reason:
+        return envelope, "", reason
+    _delivery_info(message).update(exchange="", routing_key=queue)
+    message["headers"][MOVED_HEADER] = {"from": source, "at": at}
+    return envelope, _encode(message), ""
 
 
 def returned(raw: str, queue: str, loss: Mapping[str, Any] | None = None) -> str:

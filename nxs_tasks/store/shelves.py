@@ -10,7 +10,8 @@ from nxs_tasks.errors import MessageError
 from nxs_tasks.model.shelf import Shelved
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.message import read
-from nxs_tasks.store.store import MALFORMED, FleetStore
+from nxs_tasks.store.rows import MALFORMED
+from nxs_tasks.store.store import FleetStore
 
 #: Entries read or moved at a time.
 PAGE = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, cast
@@ -13,7 +13,7 @@ from typing import Any, cast
 from nxs_tasks.errors import BrokerError, BrokerUnreachable, MessageError, NameTaken, Stale
 from nxs_tasks.model.decision import Forget, Nothing, Release, Transition
 from nxs_tasks.model.holder import Holder
-from nxs_tasks.model.instance import Instance, Load, Profile
+from nxs_tasks.model.instance import Load, Profile
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
 from nxs_tasks.policy.fleet.readiness import home
@@ -21,15 +21,12 @@ from nxs_tasks.store import scripts
 from nxs_tasks.store.connect import Client, explained, out_of_memory, require_version
 from nxs_tasks.store.keys import Keys, Wire
 from nxs_tasks.store.message import read, reroute
+from nxs_tasks.store.rows import Rows
 
 log = logging.getLogger(__name__)
 
 #: Streams are trimmed to about this length if no control worker reads them.
 STREAM_LENGTH = 20_000
-#: Quicker than `State(…)`, a thousand times a second.
-STATES: dict[str, State] = {state.value: state for state in State}
-#: What reading a value that somebody else has written may raise.
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 #: Scripts that free memory or move what is there, so that they run when there is no more.
 MAKE_ROOM = frozenset(
     {
@@ -37,10 +34,6 @@ MAKE_ROOM = frozenset(
         "open_checkpoint",
     }
 )
-#: Between the fields of a row of the snapshot script.
-SEPARATOR = "\x1f"
-#: Index of the last one, which is free text.
-LAST_FIELD = 14
 #: Messages moved by one call of the script.
 MOVE_BATCH = 200
 
@@ -58,8 +51,7 @@ class FleetStore:
         self.shared_queue = shared_queue
         self.url = url
         self._scripts = scripts.load(client)
-        self._profiles: dict[str, Profile] = {}
-        self._loads: dict[str, tuple[str, Load]] = {}
+        self._rows = Rows(keys, self._profiles)
 
     def call(self, script: str, keys: list[str], args: Iterable[Any]) -> Any:
         """Run one script with our errors."""
@@ -192,11 +184,7 @@ class FleetStore:
                 *suffixes,
             ],
         )
-        fields = [row.split(SEPARATOR, maxsplit=LAST_FIELD) for row in rows]
-        self._learn_profiles({row[7] for row in fields if row[7]})
-        connections = self.connections() if full else None
-        found = (self._instance_or_none(row, connections) for row in fields)
-        instances = (i for i in found if i is not None)
+        instances = self._rows.read(rows, self.connections() if full else None)
         return Snapshot(
             taken_at=float(taken),
             instances=tuple(sorted(instances, key=lambda i: i.id)),
@@ -205,6 +193,10 @@ class FleetStore:
             server_started_at=self._started_at(float(taken)) if full else None,
             holders=self.holders() if full else (),
         )
+
+    def _profiles(self, digests: Sequence[str]) -> list[str | None]:
+        with explained(self.url):
+            return cast("list[str | None]", self.client.hmget(self.keys.profiles(), list(digests)))
 
     def holders(self) -> tuple[Holder, ...]:
         """Every process that may hold messages, and how many it holds."""
@@ -226,61 +218,6 @@ class FleetStore:
     def _started_at(self, now: float) -> float | None:
         uptime = self.check_server().get("uptime_in_seconds")
         return None if uptime is None else now - float(uptime)
-
-    def _learn_profiles(self, digests: set[str]) -> None:
-        unknown = sorted(digests - set(self._profiles))
-        if not unknown:
-            return
-        with explained(self.url):
-            texts = cast("list[str | None]", self.client.hmget(self.keys.profiles(), unknown))
-        for digest, text in zip(unknown, texts, strict=True):
-            try:
-                if text is not None:
-                    self._profiles[digest] = Profile.from_dict(json.loads(text))
-            except MALFORMED as error:
-                log.error("profile %s of %s is none: %r", digest, self.keys.profiles(), error)
-
-    def _instance_or_none(
-        self, row: list[str], connections: Mapping[str, int] | None
-    ) -> Instance | None:
-        """An instance, or None for a record that is none: it must not hide all others."""
-        try:
-            return self._instance(row, connections)
-        except MALFORMED as error:
-            log.error("record %s cannot be read: %r", self.keys.instance(row[0]), error)
-            return None
-
-    def _instance(self, row: list[str], connections: Mapping[str, int] | None) -> Instance:
-        (id_, state, epoch, since, beat_at, beats, load, profile, ok, failed) = row[:10]
-        stopped, inflight, queued, identity, verdict = row[10:]
-        name = self.keys.client_name(id_, int(epoch))
-        return Instance(
-            id=id_,
-            state=STATES[state],
-            epoch=int(epoch),
-            since=float(since),
-            beat_at=float(beat_at) if beat_at else None,
-            beats=int(beats or 0),
-            load=self._load(id_, load),
-            profile=self._profiles.get(profile),
-            succeeded=int(ok or 0),
-            failed=int(failed or 0),
-            inflight=int(inflight),
-            queued=int(queued),
-            connections=None if connections is None else connections.get(name, 0),
-            stopped=stopped == "1",
-            identity=identity,
-            verdict=verdict,
-        )
-
-    def _load(self, instance_id: str, text: str) -> Load:
-        """The load of a record. Most snapshots see the heartbeat that the last one saw."""
-        known = self._loads.get(instance_id)
-        if known is not None and known[0] == text:
-            return known[1]
-        load = Load.from_dict(json.loads(text)) if text else Load()
-        self._loads[instance_id] = (text, load)
-        return load
 
     def connections(self) -> Mapping[str, int] | None:
         """Open connections by client name, or None where CLIENT LIST is not allowed."""
@@ -344,7 +281,7 @@ class FleetStore:
         """Remove profiles that no instance has any more; returns how many."""
         keys = self.keys
         removed = self.call("tidy", [keys.members(), keys.profiles()], [keys.instance("")])
-        self._profiles.clear()
+        self._rows.forget_profiles()
         return int(removed)
 
     def release(self, decision: Release) -> int:

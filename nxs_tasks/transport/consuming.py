@@ -34,7 +34,7 @@ from nxs_tasks.errors import BrokerError
 from nxs_tasks.store import scripts
 from nxs_tasks.store.claim import keys_and_arguments
 from nxs_tasks.store.connect import forgot_script, out_of_memory
-from nxs_tasks.store.message import LOST_HEADER
+from nxs_tasks.store.message import LOST_HEADER, MOVED_HEADER
 from nxs_tasks.transport.qos import ClaimingQoS
 from nxs_tasks.transport.tenure import Claimed, Ending, Tenure
 
@@ -307,7 +307,8 @@ class ClaimingMixin:
             payload = loads(raw)
             payload["properties"]["delivery_tag"] = self._token
             # Of the submitter and of us, not of the task: what it sends on must not inherit it.
-            payload["headers"].pop(LOST_HEADER, None)
+            for header in (LOST_HEADER, MOVED_HEADER):
+                payload["headers"].pop(header, None)
             return self.Message(payload, channel=self)  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001 - whatever somebody wrote, in whatever way broken
             log.error("a message cannot be read: %s", type(error).__name__)

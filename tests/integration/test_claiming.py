@@ -86,12 +86,13 @@ def test_what_was_taken_from_us_can_not_be_acknowledged(taker: Taker) -> None:
     assert taker.tenure.settling() == set()
 
 
-def test_losses_are_no_business_of_the_task(taker: Taker) -> None:
+def test_losses_and_moves_are_no_business_of_the_task(taker: Taker) -> None:
     """A task that sends a message on copies its headers."""
     lost = [{"instance": "w9@t", "epoch": 1, "at": 1.0}]
-    taker.store.client.lpush("celery", a_message(1, nxs_lost=lost))
+    moved = {"from": "w9@t", "at": 1.0}
+    taker.store.client.lpush("celery", a_message(1, nxs_lost=lost, nxs_moved=moved))
     taker.until_got(1)
-    assert "nxs_lost" not in taker.got[0].headers
+    assert not {"nxs_lost", "nxs_moved"} & set(taker.got[0].headers)
     [(raw, _)] = taker.held().values()
     assert json.loads(raw)["headers"]["nxs_lost"] == lost
 

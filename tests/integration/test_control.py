@@ -668,7 +668,7 @@ class TestBeat:
         if entries is None:
             entries = {"often": {"task": "shop.often", "schedule": 60.0}}
         # The jobs of the control plane are not due while a test runs.
-        quiet = {"lifecycle_period": DAY_S, "record_period": DAY_S, "prune_period": DAY_S}
+        quiet = {f"{name}_period": DAY_S for name in jobs.JOBS}
         clock = FakeClock()
         fleet = make_app(url, {"beat_schedule": entries}, clock=clock, **quiet)
         node = Node(fleet.app, fleet.runtime.sourced, clock)

@@ -51,7 +51,8 @@ def test_none_is_early_none_is_twice_and_none_in_memory(ledger: Ledger, pool: st
         return ledger.client.llen("ran") >= 2 * len(due)
 
     ledger.live.until(lambda: not ledger.waiting(), "all of them taken")
-    assert shelves.count(DELAYED) + len(ledger.times()) + ledger.held() >= len(due)
+    # In the order in which a task passes: one that goes on meanwhile is not missed.
+    assert shelves.count(DELAYED) + ledger.held() + len(ledger.times()) >= len(due)
     scheduled = ledger.tasks.app.control.inspect(timeout=10.0, limit=1).scheduled()
     assert scheduled == {"w1@t": []}
     ledger.live.until(all_ran, "all to run")

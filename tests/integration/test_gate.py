@@ -289,7 +289,8 @@ json_values = st.recursive(
 )
 PLACES = [
     *((part, name) for part in ("headers", "properties") for name in message("1")[part]),
-    *(("headers", name) for name in ("nxs", "nxs_lost", "nxs_unique", "compression", "headers")),
+    *(("headers", n) for n in ("nxs", "nxs_lost", "nxs_moved", "nxs_unique", "compression")),
+    ("headers", "headers"),
     *(("properties", name) for name in ("expiration", "message_id")),
     *((name, None) for name in message("1")),
     *(("embed", name) for name in EMBED),

@@ -18,7 +18,7 @@ from tests.unit.builders import TASK, case
 
 SECRET = "s3cr3t"
 REDIS = f"redis://:{SECRET}@broker:6379/0"
-JOBS = {"nxs-lifecycle", "nxs-record", "nxs-prune"}
+JOBS = {"nxs-lifecycle", "nxs-rebalance", "nxs-record", "nxs-prune"}
 
 MakeFleet = Callable[..., Fleet]
 

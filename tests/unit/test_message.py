@@ -16,7 +16,15 @@ from kombu import Connection
 from kombu.utils.json import dumps
 
 from nxs_tasks.errors import MessageError
-from nxs_tasks.store.message import PLACED_HEADER, Envelope, read, read_held, reroute
+from nxs_tasks.store.message import (
+    MOVED_HEADER,
+    PLACED_HEADER,
+    Envelope,
+    migrated,
+    read,
+    read_held,
+    reroute,
+)
 from tests.unit.builders import TASK, case, examples
 
 #: As a Redis list holds it: written by Celery 5 for `mail.delay("ann", copies=2)`.
@@ -238,6 +246,27 @@ def test_a_rerouted_message_differs_in_its_address_and_in_nothing_else() -> None
     before["properties"]["delivery_info"] = after["properties"]["delivery_info"]
     assert after == before
     assert list(after) == list(before)
+
+
+def test_a_migrated_message_has_its_address_and_a_mark() -> None:
+    envelope, text, why_not = migrated(ON_THE_WIRE, "w1@t", "nxs.default/w2@t", 7.5, lambda _: "")
+    assert (envelope, why_not) == (read(ON_THE_WIRE), "")
+    after = json.loads(text)
+    assert after["headers"].pop(MOVED_HEADER) == {"from": "w1@t", "at": 7.5}
+    assert after == json.loads(reroute(ON_THE_WIRE, "nxs.default/w2@t"))
+    assert read(text).moved == {"from": "w1@t", "at": 7.5}
+
+
+def test_a_message_that_may_not_migrate_is_not_written_anew() -> None:
+    told = migrated(ON_THE_WIRE, "w1@t", "q", 7.5, lambda e: f"{e.task} is pinned")
+    assert told == (read(ON_THE_WIRE), "", "shop.mail is pinned")
+    with pytest.raises(MessageError):
+        migrated("null", "w1@t", "q", 7.5, lambda _: "")
+
+
+@pytest.mark.parametrize("mark", [None, 7, "w1", [1]])
+def test_a_mark_that_nxs_did_not_write_is_none(mark: Any) -> None:
+    assert read(changed(ON_THE_WIRE, "headers", MOVED_HEADER, to=mark)).moved is None
 
 
 def test_the_rest_of_the_address_is_kept() -> None:
