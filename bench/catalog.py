@@ -39,5 +39,6 @@ BENCHES: Mapping[str, Bench] = {
     "delayed": Bench("100,000 tasks for later: memory, and how late they run", _module("delayed")),
     "spool": Bench("submissions while the broker is frozen for a minute", _module("spool")),
     "submit_many": Bench("submissions by the batch and one by one", _module("submit_many")),
+    "placement": Bench("waiting and makespan of placed work, beside others", _module("placement")),
     "submit": Bench("what placing adds to delay(), and what one decision costs", _module("submit")),
 }
