@@ -11,11 +11,12 @@ something about one machine on one day; a ratio also holds elsewhere, so the goa
 a peer exists. One figure is one line of JSON:
 
 ```
-{"bench", "metric", "value", "unit", "peer", "peer_value", "ratio", "goal", "pass"}
+{"bench", "metric", "value", "unit", "peer", "peer_value", "ratio", "least", "most", "goal", "pass"}
 ```
 
 `pass` is null where there is no goal. `value` and `peer_value` are medians over the rounds and
 `ratio` is the median of the rounds' own ratios, so it is not exactly the one over the other.
+`least` and `most` are what single seeds say, where a bench has seeds.
 
 # How a ratio is made
 

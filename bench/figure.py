@@ -32,8 +32,9 @@ class Goal:
 class Figure:
     """One line of a bench's result.
 
-    `value` and `peer_value` are medians over the rounds. `ratio` is the median of the rounds'
-    own ratios, so it is not exactly the one divided by the other.
+    `value` and `peer_value` are medians over the rounds (or seeds). `ratio` is the median of the
+    rounds' own ratios, so it is not exactly the one divided by the other. `least` and `most` are
+    the bounds over the seeds: of the ratio if there is one, else of the value.
     """
 
     bench: str
@@ -43,6 +44,8 @@ class Figure:
     peer: str | None = None  # what it is compared with, measured in the same run
     peer_value: float | None = None
     ratio: float | None = None  # value / peer value
+    least: float | None = None
+    most: float | None = None
     goal: Goal | None = None
 
     @property
@@ -63,6 +66,8 @@ class Figure:
             "peer": self.peer,
             "peer_value": _rounded(self.peer_value),
             "ratio": _rounded(self.ratio),
+            "least": _rounded(self.least),
+            "most": _rounded(self.most),
             "goal": None if self.goal is None else str(self.goal),
             "pass": self.passed,
         }

@@ -68,11 +68,28 @@ def hyperexponential(mean: float, scv: float) -> Service:
     return lambda rng: rng.expovariate(fast if rng.random() < p else slow)
 
 
+def gamma(mean: float, scv: float) -> Service:
+    """One hump, of a given SCV: below 1 it is more even than an exponential."""
+    return lambda rng: rng.gammavariate(1.0 / scv, mean * scv)
+
+
+def of_scv(mean: float, scv: float) -> Service:
+    """The usual distribution of that mean and SCV."""
+    if scv == 1.0:
+        return exponential(mean)
+    return hyperexponential(mean, scv) if scv > 1.0 else gamma(mean, scv)
+
+
 def poisson(rng: Random, rate: float, service: Service, task: str = "task") -> Iterator[Job]:
     """Jobs without end whose arrivals know nothing of each other; `rate` is per second."""
+    return renewal(rng, exponential(1.0 / rate), service, task)
+
+
+def renewal(rng: Random, gap: Service, service: Service, task: str = "task") -> Iterator[Job]:
+    """Jobs without end; `gap` draws the s between two. With an SCV above 1 they come in bursts."""
     number, now = 0, 0.0
     while True:
-        now += rng.expovariate(rate)
+        now += gap(rng)
         yield Job(number, now, service(rng), task)
         number += 1
 

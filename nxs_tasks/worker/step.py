@@ -135,7 +135,8 @@ class InstanceStep(bootsteps.StartStopStep):
 
         keys = runtime.settings.affinity_keys
         tenure.gate = Gate(app, tenure, WorkerIntents(store), profile, is_fresh, keys)
-        self._capacity = Capacity(profile.traits, partial(slots_of, worker), profile.memory)
+        able = {name: t for name, t in profile.traits.items() if name not in profile.unable}
+        self._capacity = Capacity(able, partial(slots_of, worker), profile.memory)
         tenure.room = self._capacity
         tenure.on_stumble = partial(free_slot, worker)
         tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from

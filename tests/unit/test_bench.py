@@ -51,6 +51,7 @@ def broken() -> Bench:
 
 
 TABLE = {
+    "seeded": a_bench(a_figure(least=0.98765, most=1234.5), a_figure()),
     "met": a_bench(a_figure(), a_figure(goal=None, ratio=9.0)),
     "missed": a_bench(a_figure(), a_figure(ratio=1.2)),
     "without": a_bench(a_figure(goal=None)),
@@ -72,6 +73,8 @@ def test_a_figure_is_one_line_of_json() -> None:
         "peer": "plain",
         "peer_value": 300.0,
         "ratio": 1.08,
+        "least": None,
+        "most": None,
         "goal": "ratio <= 1.10",
         "pass": True,
     }
@@ -84,6 +87,8 @@ def test_what_a_figure_has_not_is_null() -> None:
         "peer",
         "peer_value",
         "ratio",
+        "least",
+        "most",
         "goal",
         "pass",
     }
@@ -140,6 +145,16 @@ def test_the_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[-1] for line in lines[1:]] == ["yes", "NO"]
     assert max(len(line) for line in lines) <= 80
     assert "…" not in "".join(lines)
+
+
+def test_what_the_seeds_say_is_shown_where_there_are_seeds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["seeded"], TABLE)
+    header, first, second = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["metric", "value", "peer", "ratio", "seeds", "goal", "met"]
+    assert "0.988–1,234" in first
+    assert len(second) == len(first) - 1
 
 
 def test_a_bench_that_cannot_measure_says_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,9 +22,12 @@ from bench.sim.work import (
     at_once,
     constant,
     exponential,
+    gamma,
     hyperexponential,
+    of_scv,
     poisson,
     read_trace,
+    renewal,
     take,
     uniform,
 )
@@ -77,6 +80,10 @@ class TestWork:
             case("uniform", uniform(1.0, 3.0), 2.0, 1 / 12),
             case("constant", constant(2.0), 2.0, 0.0),
             case("hyperexponential", hyperexponential(2.0, 10.0), 2.0, 10.0),
+            case("gamma", gamma(2.0, 0.5), 2.0, 0.5),
+            case("as even as memoryless", of_scv(2.0, 1.0), 2.0, 1.0),
+            case("more even", of_scv(2.0, 0.5), 2.0, 0.5),
+            case("less even", of_scv(2.0, 10.0), 2.0, 10.0),
         ],
     )
     def test_a_service_has_its_mean_and_its_scv(
@@ -91,6 +98,10 @@ class TestWork:
         jobs, again = (take(poisson(Random(5), 4.0, constant(1.0)), 20_000) for _ in range(2))
         assert jobs[-1].arrives == pytest.approx(20_000 / 4.0, rel=0.03)
         assert [j.arrives for j in jobs] == [j.arrives for j in again]
+
+    def test_gaps_are_drawn_as_they_are_told(self) -> None:
+        jobs = take(renewal(Random(5), constant(2.0), constant(1.0)), 3)
+        assert [(job.number, job.arrives) for job in jobs] == [(0, 2.0), (1, 4.0), (2, 6.0)]
 
     def test_a_trace_is_read_in_the_order_of_its_arrivals(self, tmp_path: Path) -> None:
         path = tmp_path / "trace.csv"
