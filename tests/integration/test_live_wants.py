@@ -156,10 +156,7 @@ def test_a_thief_that_is_killed_loses_nothing(live: Live, shop: Any) -> None:
     start(live, "w1@t")
     blocked = shop.fleet.submit("wants.nothing", (15.0,)).id
     live.until(lambda: live.instance("w1@t").inflight == 1, "w1 works")
-    header = {"nxs": {"to": "w1@t", "score": 0.9, "why": "by hand", "at": 1.0}}
-    waiting = [
-        shop.app.send_task("wants.nothing", (0.3,), queue=own, headers=header).id for _ in range(30)
-    ]
+    waiting = put(live, "w1@t", *[0.3] * 30)
     thief = live.worker("w2@t", 2, app=APP)
     live.until_state(State.ACTIVE, "w2@t")
     live.until(lambda: (live.instance("w2@t").inflight or 0) > 0, "it holds some")
