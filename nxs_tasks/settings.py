@@ -88,6 +88,12 @@ class Settings:
         "GB",
         "for tasks that declare memory=; an instance runs no more than fits; 0 = the machine's own",
     )
+    eject_failures: int = knob(
+        5,
+        "tasks",
+        "so many failures in a row, of tasks that go well elsewhere: the instance takes no work",
+    )
+    eject_s: float = knob(30.0, "s", "for so long the first time; longer each further time")
     view_max_age: float = knob(1.0, "s", "a submitter re-reads the fleet when its view is older")
     placement_sample: float = knob(0.01, "share", "placements kept in the history; 1 = all")
     broker_timeout: float = knob(2.0, "s", "longest wait for one answer of the broker")

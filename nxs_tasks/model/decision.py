@@ -84,6 +84,19 @@ class Unpark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Eject:
+    """Have an instance take no work for so long; refused if too many are ejected already."""
+
+    instance: str
+    epoch: int
+    source: State
+    times: int  # the ejections that count against it, with this one
+    seconds: float
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Steal:
     """Have an idle instance take what waits for another, one by one, while it has nothing else."""
 

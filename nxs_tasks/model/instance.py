@@ -116,6 +116,7 @@ class Instance:
     verdict: str = ""  # the last decision of the state machine, "nothing" included
     ejected_until: float = 0.0  # server time until which it takes no work, s; 0 = it does
     ejected_why: str = ""
+    ejections: int = 0  # that counted against it at the last one
 
     @property
     def held(self) -> int | None:

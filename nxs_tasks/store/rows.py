@@ -23,7 +23,7 @@ STATES: dict[str, State] = {state.value: state for state in State}
 #: Between the fields of a row.
 SEPARATOR = "\x1f"
 #: Index of the last field, which is free text.
-LAST_FIELD = 18
+LAST_FIELD = 19
 
 
 class Rows:
@@ -68,7 +68,7 @@ class Rows:
     def _instance(self, row: list[str], connections: Mapping[str, int] | None) -> Instance:
         (id_, state, epoch, since, beat_at, beats, load, profile, ok, failed) = row[:10]
         stopped, inflight, queued, identity, migrated, received = row[10:16]
-        ejected_until, ejected_why, verdict = row[16:]
+        ejected_until, ejections, ejected_why, verdict = row[16:]
         name = self._keys.client_name(id_, int(epoch))
         return Instance(
             id=id_,
@@ -90,6 +90,7 @@ class Rows:
             received_at=float(received) if received else None,
             ejected_until=float(ejected_until or 0.0),
             ejected_why=ejected_why,
+            ejections=int(ejections or 0),
             verdict=verdict,
         )
 

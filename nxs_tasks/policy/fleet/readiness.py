@@ -16,6 +16,9 @@ def unready(instance: Instance, snapshot: Snapshot, settings: Settings) -> str:
         return f"is {instance.state}"
     if instance.stopped:
         return "its process has stopped"
+    if instance.ejected_until > snapshot.taken_at:
+        left = instance.ejected_until - snapshot.taken_at
+        return f"ejected for {left:.0f} s more: {instance.ejected_why}"
     if instance.beat_at is None:
         return "no heartbeat yet"
     age = snapshot.taken_at - instance.beat_at
