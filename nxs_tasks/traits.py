@@ -120,8 +120,8 @@ def declared(task: Any) -> Declared:
     if affinity is None:
         return Declared(name, traits)
     if callable(affinity):
-        if getattr(affinity, "__self__", None) is task:
-            # As an attribute of a class it is taken for a method.
+        if getattr(affinity, "__self__", None) == task:
+            # As an attribute of a class it is taken for a method; `task` may be a proxy.
             affinity = affinity.__func__
         return Declared(name, traits, affinity)
     if not isinstance(affinity, str) or not affinity:
