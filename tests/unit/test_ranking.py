@@ -174,9 +174,9 @@ def test_own_placements_of_any_such_task_count() -> None:
 
 
 def test_more_of_a_kind_than_slots_is_no_more_than_full() -> None:
-    early = replace(running("w1", mail=9), inflight=0)
-    found = weighed(MAIL, early, replace(worse(early), id="w2"))
-    assert found.placement.instance == "w1"
+    many = replace(running("w1", mail=9), inflight=0)
+    full = replace(worse(running("w2", mail=4)), inflight=0)
+    assert weighed(MAIL, many, full).placement.instance == "w1"
 
 
 @examples(60)
