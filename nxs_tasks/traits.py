@@ -8,7 +8,8 @@ def generate(model, prompt): ...
 def copy(source, target): ...
 ```
 
-`affinity` is a template over the arguments, or a function of them that returns a text or None. A
+`affinity` is a template over the arguments, or a function of them that returns a text or None. An
+argument that is left out has its default, if that is a text, a number, True, False or None. A
 process without the code knows what workers tell of a task, which is all but a function.
 """
 
@@ -19,11 +20,12 @@ import logging
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha1
 from typing import Any
 
 from nxs_tasks.errors import SettingError
-from nxs_tasks.model.demand import PLAIN, Demand, Traits
+from nxs_tasks.model.demand import PLAIN, PLAIN_VALUES, Demand, Traits
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +35,38 @@ UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", re.IGNORECASE)
 
 Affinity = Callable[..., Any]
+BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Declared:
     """What one task declares, and how its affinity key is found."""
 
-    __slots__ = ("_fields", "_function", "_names", "_plain", "_task", "_told", "traits")
+    __slots__ = (
+        "_defaults",
+        "_function",
+        "_has_fields",
+        "_names",
+        "_plain",
+        "_task",
+        "_told",
+        "traits",
+    )
 
     def __init__(self, task: str, traits: Traits, function: Affinity | None = None) -> None:
         self.traits = traits
         self._task = task
         self._function = function
         self._names = traits.arguments
-        self._fields = _fields(traits.affinity)
+        self._defaults = dict(traits.defaults)
+        self._has_fields = bool(_fields(traits.affinity))
         self._plain = _demand(task, traits, "")
         self._told = False
 
     @property
     def has_keys(self) -> bool:
         """Whether its tasks differ in what they ask."""
-        return bool(self._function or self._fields)
+        return self._function is not None or self._has_fields
 
     def demand(self, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> Demand:
         """What a task with these arguments asks. Never raises: a task without a key runs too."""
@@ -72,7 +86,7 @@ class Declared:
         if self._function is not None:
             found = self._function(*args, **kwargs)
             return "" if found is None else short(str(found))
-        named = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        named = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         return short(self.traits.affinity.format_map(named))
 
 
@@ -106,26 +120,39 @@ def declared(task: Any) -> Declared:
     if affinity is None:
         return Declared(name, traits)
     if callable(affinity):
-        # As an attribute of a class it would be taken for a method.
-        return Declared(name, traits, getattr(affinity, "__func__", affinity))
+        if getattr(affinity, "__self__", None) == task:
+            # As an attribute of a class it is taken for a method; `task` may be a proxy.
+            affinity = affinity.__func__
+        return Declared(name, traits, affinity)
     if not isinstance(affinity, str) or not affinity:
         raise _unfit(
             name, "affinity", affinity, "a template such as 'model:{model}', or a function"
         )
-    arguments = tuple(inspect.signature(task.run).parameters)
-    return Declared(name, _with_affinity(name, traits, affinity, arguments))
+    return Declared(name, _with_affinity(name, traits, affinity, inspect.signature(task.run)))
 
 
-def _with_affinity(name: str, traits: Traits, template: str, arguments: tuple[str, ...]) -> Traits:
+def _with_affinity(
+    name: str, traits: Traits, template: str, signature: inspect.Signature
+) -> Traits:
+    single = {n: p for n, p in signature.parameters.items() if p.kind not in SEVERAL}
     try:
         wanted = _fields(template)
     except ValueError as error:
         raise _unfit(name, "affinity", template, f"a template ({error})") from None
-    unknown = [field for field in wanted if field not in arguments]
+    unknown = [field for field in wanted if field not in single]
     if unknown or not wanted:
-        known = ", ".join(arguments) or "none"
+        known = ", ".join(single) or "none"
         raise _unfit(name, "affinity", template, f"a template over its arguments ({known})")
-    return Traits(traits.needs, traits.io, traits.slots, traits.memory, template, arguments)
+    return replace(
+        traits,
+        affinity=template,
+        arguments=tuple(n for n, p in single.items() if p.kind in BY_POSITION),
+        defaults=tuple(
+            (field, single[field].default)
+            for field in dict.fromkeys(wanted)
+            if isinstance(single[field].default, PLAIN_VALUES)
+        ),
+    )
 
 
 def _unfit(task: str, option: str, value: Any, expected: str) -> SettingError:

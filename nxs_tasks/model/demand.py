@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
+
+#: Kinds of defaults that are told: a process without the code gets the same text from them.
+PLAIN_VALUES = (str, int, float, bool, NoneType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a task declares. `affinity` is a template over its arguments, of which it has names."""
+    """What a task declares. `affinity` is a template over its arguments.
+
+    `arguments` are the names of those that may come by position, in their order; `defaults` what
+    stands for one that is left out, of those that the template uses.
+    """
 
     needs: tuple[str, ...] = ()  # tags that an instance must have
     io: bool = False
@@ -28,6 +36,7 @@ class Traits:
     memory: int = 0  # bytes
     affinity: str = ""
     arguments: tuple[str, ...] = ()
+    defaults: tuple[tuple[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without what is as usual."""
@@ -45,6 +54,11 @@ class Traits:
             memory=max(0, int(data.get("memory", 0))),
             affinity=str(data.get("affinity", "")),
             arguments=tuple(str(name) for name in data.get("arguments", ())),
+            defaults=tuple(
+                (str(name), value)
+                for name, value in data.get("defaults", ())
+                if isinstance(value, PLAIN_VALUES)
+            ),
         )
 
 

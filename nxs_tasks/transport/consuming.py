@@ -250,6 +250,8 @@ class ClaimingMixin:
             fits = tenure.room.has_slot()
         elif fits := tenure.room.fits(kept.task):
             tenure.kept = None
+            # The channel that it came by may be closed by now.
+            kept.message.channel = self
             self._deliver(kept, tenure)
             fits = tenure.room.has_slot() and bool(self.qos.can_consume())
         if not fits:

@@ -22,11 +22,12 @@ class Capacity:
 
     def extra(self) -> int:
         """Slots beyond one for each task."""
-        return sum(traits.slots - 1 for traits in self._running())
+        return self._extra(_names() if self._traits else ())
 
     def reserved(self) -> int:
         """Bytes."""
-        return sum(traits.memory for traits in self._running())
+        names = _names() if self._traits else ()
+        return sum(self._traits[name].memory for name in names if name in self._traits)
 
     def has_slot(self) -> bool:
         """Whether another task of one slot fits."""
@@ -42,11 +43,21 @@ class Capacity:
 
     def _fits_slots(self, wanted: int) -> bool:
         slots = self._slots()
-        taken = len(state.reserved_requests) + self.extra()
-        return slots is None or taken + wanted <= slots
+        names = _names()
+        if slots is None or not names:
+            # A pool that has shrunk would else keep a task, and take no other, for good.
+            return True
+        return len(names) + self._extra(names) + wanted <= slots
 
-    def _running(self) -> Iterable[Traits]:
-        if not self._traits:
-            return ()
-        names = (str(request.name) for request in tuple(state.reserved_requests))
-        return [self._traits[name] for name in names if name in self._traits]
+    def _extra(self, names: Iterable[str]) -> int:
+        return sum(self._traits[name].slots - 1 for name in names if name in self._traits)
+
+
+def _names() -> list[str]:
+    """Of what Celery has taken up and not ended."""
+    while True:
+        try:
+            return [str(request.name) for request in list(state.reserved_requests)]
+        except RuntimeError:
+            # Another thread changed the set while it was read. Between two changes there is time.
+            continue

@@ -10,7 +10,7 @@ from typing import Any, cast
 from nxs_tasks.model.shelf import Shelved
 from nxs_tasks.model.state import State
 from nxs_tasks.store import FleetStore
-from nxs_tasks.store.claim import keys_and_arguments
+from nxs_tasks.store.claim import NONE, Wishes, keys_and_arguments
 from nxs_tasks.store.inflight import Inflight, Returned
 from nxs_tasks.store.message import read, unwrap
 from nxs_tasks.store.token import Token
@@ -35,6 +35,8 @@ class Process:
         self.epoch = add_instance(store, instance, identity=self.identity, **joins)
         self.inflight = Inflight(store)
         self.last_token = ""
+        #: What it would rather take, and where else.
+        self.wishes: Wishes = NONE
         self._numbers = itertools.count(1)
 
     def ask(self, *queues: str) -> list[Any]:
@@ -47,6 +49,7 @@ class Process:
             self.epoch,
             self.last_token,
             queues or (own, self.store.shared_queue),
+            self.wishes,
         )
         return cast("list[Any]", self.store.call("claim", keys, arguments))
 

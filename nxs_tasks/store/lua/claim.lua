@@ -12,7 +12,8 @@
 -- KEYS[10], KEYS[11], … lists, in the order in which to look; those of other instances come last
 -- ARGV[1] epoch   ARGV[2] token of this delivery   ARGV[3] most delayed messages to move
 -- ARGV[4] affinity keys that are warm here, a JSON array of them as they stand in a message
--- ARGV[5] for so long, s, the oldest message may be passed over for one whose key is warm
+-- ARGV[5] for so long, s, the oldest message may be passed over for one whose key is warm, if it
+--   says when it was placed
 -- ARGV[6] how many of the lists belong to other instances   ARGV[7] names of the tasks that may be
 --   taken from these, a JSON array; empty = all
 -- ARGV[8] instance id
@@ -69,9 +70,11 @@ end
 local warm = ARGV[4] ~= '' and cjson.decode(ARGV[4]) or {}
 local longest = tonumber(ARGV[5])
 
-local function waited(message)
-  local at = string.match(message, '"nxs": {.-"at": ([%d.]+)')
-  return at and now - tonumber(at) or 0
+-- Whether it has waited too long to be passed over. Of what no submitter of the fleet has placed
+-- nobody knows since when it waits, and it would be passed over again and again.
+local function is_overdue(message)
+  local at = tonumber(string.match(message, '"nxs": {.-"at": ([%d.]+)') or '')
+  return not at or now - at > longest
 end
 
 local function is_warm(message)
@@ -86,7 +89,7 @@ end
 -- The oldest, or one behind it whose key is warm here.
 local function next_of(list)
   local oldest = redis.call('LINDEX', list, -1)
-  if not oldest or #warm == 0 or waited(oldest) > longest then
+  if not oldest or #warm == 0 or is_overdue(oldest) then
     return oldest
   end
   local some = redis.call('LRANGE', list, -LOOK, -1)
@@ -113,7 +116,7 @@ local function next_of_another(list)
     local placed = string.find(message, '"nxs": {', 1, true)
     local wants = placed and string.find(message, '"key": ', placed, true)
     local known = ARGV[7] == '' or names[string.match(message, '"task": "([^"]*)"') or '']
-    if placed and known and (not wants or is_warm(message) or waited(message) > longest) then
+    if placed and known and (not wants or is_warm(message) or is_overdue(message)) then
       return message
     end
   end

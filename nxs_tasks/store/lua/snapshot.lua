@@ -16,7 +16,10 @@
 -- Returns {server time, depth of the shared queue, rows}; a row is one text, its fields joined by
 -- the unit separator (\31): id, state, epoch, since, beat_at, beats, load, profile, ok, failed,
 -- stopped, in flight, queued, identity, migrated_at, received_at, ejected_until,
--- ejections, ejected_why, verdict. An unset field is empty. One text, because a client reads a thousand texts many times faster than fifteen thousand values.
+-- ejections, ejected_why, verdict. An unset field is empty. One text, because a client reads a
+-- thousand texts many times faster than fifteen thousand values.
+--
+-- With ARGV[1] whoever has no record or no queue any more is dropped from KEYS[2].
 
 local function depth(key)
   local total = 0
@@ -54,6 +57,8 @@ for _, id in ipairs(ids) do
     end
     if ARGV[1] ~= '' and row[12] == 0 then redis.call('ZREM', KEYS[2], id) end
     rows[#rows + 1] = id .. '\31' .. table.concat(row, '\31')
+  elseif ARGV[1] ~= '' then
+    redis.call('ZREM', KEYS[2], id)
   end
 end
 return {time[1] .. '.' .. string.format('%06d', tonumber(time[2])), depth(ARGV[6]), rows}
