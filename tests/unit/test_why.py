@@ -101,6 +101,18 @@ def reasons(told: Why) -> dict[str, str]:
             "nobody consumes video: no instance of the fleet takes from it",
         ),
         case(
+            "who consumed it is gone",
+            [an_instance("w1", consumes=["video"], state=State.GONE), full("w2")],
+            {"queue": "video"},
+            "nobody consumes video: no instance of the fleet takes from it",
+        ),
+        case(
+            "who could run it too is gone",
+            [full("w1"), unable("w2"), full("w3", state=State.GONE)],
+            {},
+            "waits in the shared queue, and only w1 can run it: ",
+        ),
+        case(
             "who consumes it takes nothing",
             [an_instance("w1", consumes=["video"], silent_for=20.0), full("w2")],
             {"queue": "video"},
