@@ -87,7 +87,7 @@ def briefly(case: Case) -> str:
         return STAYS[where.place]
     if where.cancelled is not None:
         return "it is cancelled"
-    if where.place == "delayed" or not _paused(case):
+    if where.place == "delayed" or _in_force(case) is None:
         return "it is about to go on" if due_in(where, case.now) is None else "it is not time yet"
     return "it is paused"
 
@@ -114,15 +114,22 @@ def _parked(case: Case) -> str:
 
 
 def _paused(case: Case) -> str:
-    where = case.where
-    for pause in where.pauses:
-        if pause.kind == "queue" and pause.name == case.taken_by and where.place == "queue":
-            return _pause(pause, case.now)
-        if pause.kind == "task" and pause.name == where.task:
-            return _pause(pause, case.now)
+    where, pause = case.where, _in_force(case)
+    if pause is not None:
+        return _pause(pause, case.now)
     if where.place == "paused":
         return f"was put aside for a pause that has ended: `nxs resume --task {where.task}`"
     return ""
+
+
+def _in_force(case: Case) -> Pause | None:
+    """The pause that it waits for."""
+    where = case.where
+    for pause in where.pauses:
+        queue = pause.kind == "queue" and pause.name == case.taken_by and where.place == "queue"
+        if queue or (pause.kind == "task" and pause.name == where.task):
+            return pause
+    return None
 
 
 def _pause(pause: Pause, now: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nxs_tasks.model.demand import Demand
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.state import ENDED
@@ -58,9 +60,9 @@ def _unable(case: Case) -> str:
 def in_own(case: Case) -> str:
     """It waits in the own queue of an instance that takes from it."""
     instance = case.takers.able[0]
-    slots, lead = instance.load.slots, _own_lead(case, instance)
+    lead = _own_lead(case, instance)
     if not has_room_now(instance, case.demand):
-        return f"{lead}: {case.no_room(instance)} (it has {slots}), {case.before}"
+        return f"{lead}: {case.no_room(instance)} ({_taken([instance])}), {case.before}"
     return f"{lead}: a slot is free, {case.before}"
 
 
@@ -88,10 +90,14 @@ def in_queue(case: Case) -> str:
     able = case.takers.able
     if any(has_room_now(i, case.demand) for i in able):
         return f"{lead}: a slot is free, {case.before}"
-    slots = sum(i.load.slots or 0 for i in able)
     if any(has_slots(i, Demand(where.task)) for i in able):
         return f"{lead}: nobody has room for what it declares, {case.before}"
-    return f"{lead}: nobody has a free slot ({slots} are taken), {case.before}"
+    return f"{lead}: nobody has a free slot ({_taken(able)}), {case.before}"
+
+
+def _taken(instances: Iterable[Instance]) -> str:
+    counts = [(i.held or 0, i.load.slots or 0) for i in instances]
+    return f"{sum(held for held, _ in counts)} of {sum(slots for _, slots in counts)} are taken"
 
 
 def _only(case: Case) -> str:
