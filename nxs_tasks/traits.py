@@ -219,6 +219,7 @@ class Demands:
             try:
                 found = Declared(name, traits)
             except ValueError:
-                found = Declared(name, PLAIN)
+                # From a newer NXS; what else it says holds.
+                found = Declared(name, replace(traits, affinity=""))
             self._told[name, traits] = found
         return found

@@ -28,10 +28,10 @@ def migrate(runtime: Runtime, task_id: Any, to: str = "") -> Migration:
         )
     holder, snapshot = run.token.instance, store.snapshot()
     if to:
-        why_not = why_not_to(to, run.task, holder, run.queue, snapshot)
+        why_not = why_not_to(to, run.task, holder, run.queue, snapshot, runtime.settings)
         if why_not:
             raise IntentRefused(f"{run.task}[{wanted}] cannot go to {to}: {why_not}")
-    elif not elsewhere(run.task, holder, run.queue, snapshot):
+    elif not elsewhere(run.task, holder, run.queue, snapshot, runtime.settings):
         raise IntentRefused(
             f"{run.task}[{wanted}] stays with {holder}: no other instance is ACTIVE, knows it and "
             "takes from its queue"

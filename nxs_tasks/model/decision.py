@@ -180,8 +180,9 @@ class Candidate:
 class Placement:
     """Where a task goes: the own queue of `instance`, or the shared queue if that is None.
 
-    With a `limit` only if the instance still has that epoch, and with this task no more than so
-    many that it holds or that wait for it; else the task goes to the shared queue after all.
+    With a `limit` only if the instance still has that epoch, and what it holds, what waits for it
+    and this task (`cost`) are no more than so many slots; else the task goes to the shared queue
+    after all.
     """
 
     task: str
@@ -190,6 +191,7 @@ class Placement:
     reason: str
     epoch: int | None = None
     limit: int | None = None
+    cost: int = 1  # slots that the task takes
     key: str = ""  # what the task wants to find in a cache
 
 

@@ -14,6 +14,7 @@ from nxs_tasks.errors import IntentRefused, MessageError, Stale
 from nxs_tasks.model.checkpoint import Move, Saved
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.moving import elsewhere, why_not_to
+from nxs_tasks.settings import Settings
 from nxs_tasks.store.connect import explained
 from nxs_tasks.store.guard import held_in
 from nxs_tasks.store.homes import homes, lasting
@@ -109,10 +110,8 @@ class Checkpoints:
         return bool(answer)
 
     def take_back(self, task_id: str) -> bool:
-        """Do not want it moved any more; False if nobody did."""
-        with explained(self._store.url):
-            fields = ("move_to", "move_of", "move_by", "move_at")
-            return bool(self._store.client.hdel(self._store.keys.checkpoint(task_id), *fields))
+        """Do not want it moved any more; False if nobody did, or it has stopped for it already."""
+        return bool(self._store.call("take_back", [self._store.keys.checkpoint(task_id)], ()))
 
     def saved(self, task_id: str) -> Saved | None:
         """What is known of a task's checkpoint, or None if it has none."""
@@ -128,7 +127,7 @@ class Checkpoints:
         move = None if to is None else Move(to=to, of=of or "", by=by or "", at=_time(asked))
         return Saved(task=task, at=_time(at), size=int(size), move=move)
 
-    def way(self, task_id: str, holder: str) -> Callable[[str, str], str]:
+    def way(self, task_id: str, holder: str, settings: Settings) -> Callable[[str, str], str]:
         """`(task, queue it came from) → queue` for a task that has stopped to go on elsewhere.
 
         The own queue of the target, or without one of the best other instance. If it cannot go
@@ -137,21 +136,23 @@ class Checkpoints:
         snapshot = self._store.snapshot()
         with explained(self._store.url):
             to = self._store.client.hget(self._store.keys.checkpoint(task_id), "move_to")
-        return _way(self._store, snapshot, holder, str(to or ""))
+        return _way(self._store, snapshot, holder, str(to or ""), settings)
 
     def _names(self, task_id: str, token: Token) -> list[str]:
         return [self._store.keys.checkpoint(task_id), held_in(self._store, token)]
 
 
-def _way(store: FleetStore, snapshot: Snapshot, holder: str, to: str) -> Callable[[str, str], str]:
+def _way(
+    store: FleetStore, snapshot: Snapshot, holder: str, to: str, settings: Settings
+) -> Callable[[str, str], str]:
     fallback = homes(store, snapshot)
 
     def where(task: str, queue: str) -> str:
         sent_to = lasting(store, queue)
-        if to and not why_not_to(to, task, holder, sent_to, snapshot):
+        if to and not why_not_to(to, task, holder, sent_to, snapshot, settings):
             return store.keys.own_queue(to)
         # A queue that was named stays the message's queue, unless a person has said where it goes.
-        others = elsewhere(task, holder, sent_to, snapshot)
+        others = elsewhere(task, holder, sent_to, snapshot, settings)
         if others and sent_to == store.shared_queue:
             return store.keys.own_queue(others[0])
         return fallback(task, queue)

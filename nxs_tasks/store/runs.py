@@ -65,6 +65,7 @@ class RecentRuns:
                 decision.times,
                 decision.reason,
                 MOST_EJECTED,
+                keys.instance(""),
             ],
         )
         if done < 0:

@@ -27,11 +27,18 @@ log = logging.getLogger(__name__)
 
 #: Streams are trimmed to about this length if no control worker reads them.
 STREAM_LENGTH = 20_000
-#: Scripts that free memory or move what is there, so that they run when there is no more.
+#: Scripts that run when there is no more memory: they free some, or move what is there; and a task
+#: that cannot open its checkpoint would be given back for ever.
 MAKE_ROOM = frozenset(
     {
-        *("acknowledge", "relocate", "unshelve", "heartbeat", "transition", "cancel", "withdraw"),
+        "acknowledge",
+        "cancel",
+        "heartbeat",
         "open_checkpoint",
+        "relocate",
+        "transition",
+        "unshelve",
+        "withdraw",
     }
 )
 #: Messages moved by one call of the script.
@@ -111,6 +118,7 @@ class FleetStore:
                 keys.transitions(),
                 keys.outcomes(instance_id),
                 keys.holders(),
+                keys.ejected(),
             ],
             [instance_id, seen_epoch, identity, _digest(text), text, STREAM_LENGTH, keep_epoch],
         )

@@ -18,22 +18,24 @@ class Rooms:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._rooms: dict[tuple[str, int | None, int | None, str], Room] = {}
+        self._rooms: dict[tuple[str, int | None, int | None, int, str], Room] = {}
 
     def of(self, placement: Placement, list_key: str) -> Room | None:
         """For a list of an instance's own queue; None for any other."""
         instance, limit = placement.instance, placement.limit
         if instance is None:
             return None
-        about = (instance, placement.epoch, limit, list_key)
+        about = (instance, placement.epoch, limit, placement.cost, list_key)
         found = self._rooms.get(about)
         if found is None:
             if len(self._rooms) >= KEPT:
                 self._rooms.clear()
-            found = self._rooms[about] = self._made(instance, placement.epoch, limit, list_key)
+            found = self._rooms[about] = self._made(*about)
         return found
 
-    def _made(self, instance: str, epoch: int | None, limit: int | None, list_key: str) -> Room:
+    def _made(
+        self, instance: str, epoch: int | None, limit: int | None, cost: int, list_key: str
+    ) -> Room:
         runtime, keys = self._runtime, self._runtime.keys
         wire = Wire.from_options(runtime.app.conf.broker_transport_options or {})
         own, shared = keys.own_queue(instance), runtime.shared_queue
@@ -44,6 +46,7 @@ class Rooms:
             "" if epoch is None else str(epoch),
             wire.prefix + keys.inflight(instance, epoch or 0),
             "" if limit is None else str(limit),
+            str(cost),
             quoted(own),
             quoted(shared),
             *mine,

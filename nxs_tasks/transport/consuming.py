@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 from functools import partial
 from hashlib import sha1
 from queue import Empty
@@ -98,7 +99,7 @@ class ClaimingMixin:
             return
         connection = self.client.connection
         self._turn_notices_on(connection)
-        if not self._has_room(tenure):
+        if not self._asks_for_more(tenure):
             self._wait(NO_ROOM_S)
             return
         self._in_poll, self._waits_until = connection, None
@@ -241,23 +242,27 @@ class ClaimingMixin:
         else:
             tenure.kept = claimed
 
-    def _has_room(self, tenure: Tenure) -> bool:
-        """Start what is kept if it fits now; whether to ask for more."""
-        kept = tenure.kept
-        if tenure.suspended:
-            fits = False
-        elif kept is None:
-            fits = tenure.room.has_slot()
-        elif fits := tenure.room.fits(kept.task):
-            tenure.kept = None
-            # The channel that it came by may be closed by now.
-            kept.message.channel = self
-            self._deliver(kept, tenure)
-            fits = tenure.room.has_slot() and bool(self.qos.can_consume())
-        if not fits:
+    def _asks_for_more(self, tenure: Tenure) -> bool:
+        """Whether there is room for more than what is kept, which starts first."""
+        more = not tenure.suspended and self._start_kept(tenure) and tenure.room.has_slot()
+        if not more:
             # It looks, and does not ask because it must not: that is no pause.
             self._brpop_sent_at = SYSTEM.monotonic()
-        return fits
+        return more
+
+    def _start_kept(self, tenure: Tenure) -> bool:
+        """Start what is kept, if it fits now; whether there is a slot for more."""
+        kept = tenure.kept
+        if kept is None:
+            return True
+        if not tenure.room.fits(kept.task):
+            return False
+        tenure.kept = None
+        # The channel that it came by may be closed by now.
+        kept.message.channel = self
+        # It may have been cancelled or paused since.
+        self._deliver(replace(kept, intents=True), tenure)
+        return bool(self.qos.can_consume())
 
     def _deliver(self, claimed: Claimed, tenure: Tenure) -> None:
         callbacks = self.connection._callbacks

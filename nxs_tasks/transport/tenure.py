@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.decision import Steal
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
+from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.checkpoints import Checkpoints
 from nxs_tasks.store.claim import NONE, Wishes
@@ -104,7 +105,7 @@ class Tenure:
     instance: str
     epoch: int
     gate: Gate = lambda claimed: True
-    lost_holders: int = 3
+    settings: Settings = field(default_factory=Settings)
     #: Whether a queue has the worker's tasks; any other that somebody reads here is kombu's.
     has_tasks: Callable[[str], bool] = lambda queue: True
     #: Whether tasks of a name may have a checkpoint.
@@ -275,7 +276,7 @@ class Tenure:
             self._way(ending),
             tokens=[ending.token],
             lost_at=self.store.now() if ending.lost else None,
-            lost_holders=self.lost_holders,
+            lost_holders=self.settings.lost_holders,
             # A task that asks for it again and again must not keep all others waiting.
             last=not (ending.lost or ending.stray or ending.moves),
         )
@@ -284,7 +285,7 @@ class Tenure:
     def _way(self, ending: Ending) -> Callable[[str, str], str]:
         if not ending.moves:
             return self.home
-        return Checkpoints(self.store).way(ending.task_id, self.instance)
+        return Checkpoints(self.store).way(ending.task_id, self.instance, self.settings)
 
     def home(self, task: str, queue: str) -> str:
         """Where a message goes back to."""

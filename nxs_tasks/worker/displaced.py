@@ -34,7 +34,7 @@ def rescue_predecessors(tenure: Tenure) -> None:
                 holder.epoch,
                 where,
                 lost_at=store.now(),
-                lost_holders=tenure.lost_holders,
+                lost_holders=tenure.settings.lost_holders,
                 dead=True,
             )
             if back.to_queues or back.to_quarantine:

@@ -42,14 +42,14 @@ class Ejecting(threading.Thread):
     def failed(self) -> None:
         """A task has failed. Returns at once."""
         if len(self._tally.failing) >= self._settings.eject_failures:
-            self._tenure.suspended = True
+            # In this order: a look that ends meanwhile sees that another one is wanted.
             self._wanted.set()
+            self._tenure.suspended = True
 
     def run(self) -> None:
         """Judge until stopped."""
         while not self._over.is_set():
             self._wanted.wait(self._settings.heartbeat_period)
-            self._wanted.clear()
             if not self._over.is_set():
                 self.look_safely()
 
@@ -63,6 +63,7 @@ class Ejecting(threading.Thread):
 
     def look_safely(self) -> None:
         """One look. Without an answer of the broker nobody is ejected."""
+        self._wanted.clear()
         try:
             self.look()
         except NxsError as error:
@@ -71,7 +72,7 @@ class Ejecting(threading.Thread):
             # A worker that is suspended for ever would be noticed by nobody.
             log.exception("how tasks ended could not be judged")
         finally:
-            self._tenure.suspended = False
+            self._tenure.suspended = self._wanted.is_set() and not self._over.is_set()
 
     def look(self) -> Eject | Nothing | None:
         """Report and judge; None if nothing failed. Raises `BrokerError`."""
@@ -79,15 +80,22 @@ class Ejecting(threading.Thread):
         failing = list(tally.failing)
         taken = tally.take()
         self._names |= taken.keys()
-        self._runs.report(
-            tenure.instance, [(name, ran.succeeded, ran.failed) for name, ran in taken.items()]
-        )
+        told = [(name, ran.succeeded, ran.failed) for name, ran in taken.items()]
+        try:
+            self._runs.report(tenure.instance, told)
+        except NxsError:
+            tally.put_back(taken)
+            raise
         if not failing and not any(ran.failed > 0 for ran in taken.values()):
             return None
         recent = self._runs.recent(tenure.instance, sorted(self._names | set(failing)))
         self._names = {name for name, runs in recent.here.items() if runs.all}
         mine = self._store.snapshot(longest=0, also=tenure.instance).get(tenure.instance)
-        if mine is None or mine.epoch != tenure.epoch or mine.ejected_until > recent.now:
+        if mine is None or mine.epoch != tenure.epoch:
+            return None
+        if mine.ejected_until > recent.now:
+            # What was running yet says nothing about the time after.
+            tally.failing.clear()
             return None
         decision = judge(mine, failing, recent.here, recent.elsewhere, self._settings, recent.now)
         if isinstance(decision, Eject):
@@ -119,7 +127,11 @@ class Ejecting(threading.Thread):
                     target=next_state(decision.source, Event.UNHEALTHY),
                     event=Event.UNHEALTHY,
                     reason=decision.reason,
-                    evidence={"ejected_s": decision.seconds, "times": decision.times},
+                    evidence={
+                        **decision.evidence,
+                        "ejected_s": decision.seconds,
+                        "times": decision.times,
+                    },
                 )
             )
         except Stale as error:

@@ -78,4 +78,7 @@ class Stealing(threading.Thread):
         if theft is not None and (tenure.theft is None or tenure.theft.victim != theft.victim):
             log.info("%s %s", theft.instance, theft.reason)
         tenure.theft = theft
+        if tenure.idle_since != idle_since:
+            # There was work of its own meanwhile.
+            tenure.theft = None
         return decision

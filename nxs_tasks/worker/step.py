@@ -163,7 +163,7 @@ class InstanceStep(bootsteps.StartStopStep):
         runtime, store = self._runtime, self._runtime.store()
         settings = runtime.settings
         epoch = take_name(store, name, runtime.identity(), profile, settings)
-        tenure = Tenure(store, name, epoch, lost_holders=settings.lost_holders)
+        tenure = Tenure(store, name, epoch, settings=settings)
         rescue_predecessors(tenure)
         return tenure
 

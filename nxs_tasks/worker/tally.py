@@ -8,7 +8,7 @@ process is the task's `Request` class, so the counting is a mixin of that.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,10 @@ REMEMBERED = 100
 
 @dataclass(slots=True)
 class Ran:
-    """What became of the tasks of one name; `timed` of them took `seconds` together."""
+    """What became of the tasks of one name."""
 
     succeeded: int = 0
     failed: int = 0
-    timed: int = 0
-    seconds: float = 0.0
 
 
 class Tally:
@@ -53,15 +51,15 @@ class Tally:
         self._ran: dict[str, Ran] = {}
 
     def success(self, task: str, seconds: float | None = None) -> None:
-        """A task has succeeded, after so long if that is known."""
+        """A task has succeeded, after so long; None for one that has only just begun.
+
+        That is one which acknowledges early. It says nothing about a row of failures.
+        """
         self.succeeded += 1
-        self.failing.clear()
-        ran = self._ran.setdefault(task, Ran())
-        ran.succeeded += 1
+        self._ran.setdefault(task, Ran()).succeeded += 1
         if seconds is None:
             return
-        ran.timed += 1
-        ran.seconds += seconds
+        self.failing.clear()
         known = self.mean_s
         self.mean_s = seconds if known is None else known + SMOOTHING * (seconds - known)
 
@@ -73,9 +71,16 @@ class Tally:
     def failure(self, task: str) -> None:
         """A task has failed, in a way that it does not declare as expected."""
         self.failed += 1
-        self.failing.append(task)
         self._ran.setdefault(task, Ran()).failed += 1
+        self.failing.append(task)
         self.on_failure()
+
+    def put_back(self, taken: Mapping[str, Ran]) -> None:
+        """Count again what was taken and could not be told."""
+        for task, ran in taken.items():
+            counted = self._ran.setdefault(task, Ran())
+            counted.succeeded += ran.succeeded
+            counted.failed += ran.failed
 
     def take(self) -> dict[str, Ran]:
         """By name, what came since the last call."""

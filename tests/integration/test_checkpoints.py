@@ -8,6 +8,7 @@ import pytest
 
 from nxs_tasks.errors import IntentRefused, Stale
 from nxs_tasks.model.state import State
+from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.checkpoints import Checkpoints, Run
 from nxs_tasks.store.homes import homes
@@ -279,13 +280,13 @@ class TestMove:
     def stop(self, process: Process) -> None:
         """As the worker's main process does when the task has stopped."""
         [token] = process.tokens()
-        way: Any = Checkpoints(process.store).way("t1", process.instance)
+        way: Any = Checkpoints(process.store).way("t1", process.instance, Settings())
         process.inflight.give_back(process.instance, process.epoch, way, tokens=[token])
 
 
 def test_where_a_task_is_given_back_that_does_not_move(store: FleetStore) -> None:
     """The same as everything, if nobody else could take it."""
     process = a_holder(store, "t1")
-    way = Checkpoints(store).way("t1", "w1")
+    way = Checkpoints(store).way("t1", "w1", Settings())
     assert way(TASK, SHARED) == homes(store)(TASK, SHARED)
     assert process.held_ids() == ["t1"]

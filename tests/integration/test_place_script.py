@@ -19,7 +19,7 @@ TTL_S = 600
 SLOTS = 4
 
 
-def room_of(process: Process, limit: int | None = SLOTS) -> Room:
+def room_of(process: Process, limit: int | None = SLOTS, cost: int = 1) -> Room:
     """Of the own queue of an instance, as submitters tell it."""
     store, instance, epoch = process.store, process.instance, process.epoch
     own = store.keys.own_queue(instance)
@@ -29,6 +29,7 @@ def room_of(process: Process, limit: int | None = SLOTS) -> Room:
         str(epoch),
         store.wire.prefix + store.keys.inflight(instance, epoch),
         "" if limit is None else str(limit),
+        str(cost),
         json.dumps(own),
         json.dumps(SHARED),
         *store.wire.queue_keys(own),
@@ -176,11 +177,31 @@ def test_however_many(store: FleetStore, w1: Process, count: int) -> None:
     assert task_ids(store, SHARED) == [f"t{n}" for n in range(limit, count)]
 
 
-@pytest.mark.parametrize("key", [OWN, SHARED])
-def test_nothing_is_written_if_a_key_is_no_list(store: FleetStore, w1: Process, key: str) -> None:
+@pytest.mark.parametrize(("cost", "here"), [(1, 4), (2, 2), (3, 1), (5, 0)])
+def test_what_takes_several_slots_finds_room_for_fewer(
+    store: FleetStore, w1: Process, cost: int, here: int
+) -> None:
+    assert place(store, 1, {OWN: some(4)}, {OWN: room_of(w1, cost=cost)}) == 5 - here
+    assert len(task_ids(store, OWN)) == here
+
+
+@pytest.mark.parametrize("key", [OWN, SHARED, "inflight", "record", "waiting", "lower priority"])
+def test_nothing_is_written_if_a_key_is_of_the_wrong_kind(
+    store: FleetStore, w1: Process, key: str
+) -> None:
+    known = {
+        "inflight": store.wire.prefix + store.keys.inflight("w1", w1.epoch),
+        "record": store.keys.instance("w1"),
+        "waiting": store.keys.waiting(),
+        "lower priority": store.wire.queue_keys(OWN)[2],
+    }
+    key = known.get(key, key)
+    before = store.client.dump(key)
     store.client.set(key, "text")
-    with pytest.raises(BrokerError, match="no list"):
+    with pytest.raises(BrokerError, match="WRONGTYPE"):
         place(store, 1, {"mail": some(1), OWN: some(1)}, {OWN: room_of(w1)})
     assert contents(store, "mail") == []
     store.client.delete(key)
+    if before is not None:
+        store.client.restore(key, 0, before)
     assert place(store, 1, {"mail": some(1), OWN: some(1)}, {OWN: room_of(w1)}) == 1

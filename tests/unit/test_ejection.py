@@ -81,3 +81,10 @@ def test_a_reason_says_what_failed_and_whose_fault_it_is() -> None:
     assert judged([], {PAY: Runs(0, 20)}, {PAY: WELL}).reason == (
         "20 of 20 tasks failed here, 0 would have elsewhere"
     )
+
+
+@pytest.mark.parametrize(("back_for_s", "ejected"), [(0.0, False), (119.0, False), (120.0, True)])
+def test_what_failed_before_an_ejection_counts_no_more(back_for_s: float, ejected: bool) -> None:
+    here = {PAY: Runs(11, 31)}
+    decision = judged([PAY], here, {PAY: WELL}, ejections=1, ejected_until=NOW - back_for_s)
+    assert isinstance(decision, Eject) is ejected

@@ -10,7 +10,7 @@ from nxs_tasks.model.instance import Instance, Load, Profile
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
 from nxs_tasks.policy.fleet.moving import elsewhere, why_not_to
-from tests.unit.builders import case
+from tests.unit.builders import case, knobs
 
 KNOWS = Profile(tasks=frozenset({"shop.render"}), queues=frozenset({"celery"}))
 NAIVE = Profile(tasks=frozenset(), queues=frozenset({"celery"}))
@@ -41,7 +41,7 @@ def fleet(*others: Instance) -> Snapshot:
 
 
 def why(target: str, *others: Instance, queue: str = "celery") -> str:
-    return why_not_to(target, "shop.render", "w1", queue, fleet(*others))
+    return why_not_to(target, "shop.render", "w1", queue, fleet(*others), knobs())
 
 
 def test_to_another_that_is_active_and_knows_it() -> None:
@@ -57,12 +57,18 @@ def test_to_another_that_is_active_and_knows_it() -> None:
         case("deaf", {"load": Load(consuming=False)}, "its consumer takes no work"),
         case("unknown", {"profile": None}, "its registered tasks are unknown"),
         case("ignorant", {"profile": NAIVE}, "does not know shop.render"),
+        case("silent", {"beat_at": 80.0}, "silent for 20 s"),
+        case(
+            "ejected",
+            {"ejected_until": 130.0, "ejected_why": "its tasks fail"},
+            "ejected for 30 s more: its tasks fail",
+        ),
         case("unable", {"profile": UNABLE}, NO_GPU),
     ],
 )
 def test_why_not_to_another(known: dict[str, Any], reason: str) -> None:
     assert why("w2", instance("w2", **known)) == reason
-    assert elsewhere("shop.render", "w1", "celery", fleet(instance("w2", **known))) == ()
+    assert elsewhere("shop.render", "w1", "celery", fleet(instance("w2", **known)), knobs()) == ()
 
 
 def test_why_not_to_itself_or_to_nobody() -> None:
@@ -83,4 +89,5 @@ def test_the_shortest_line_for_each_slot_comes_first() -> None:
         instance("w4", queued=4),
         instance("w5"),
     )
-    assert elsewhere("shop.render", "w1", "celery", fleet(*others)) == ("w5", "w3", "w2", "w4")
+    found = elsewhere("shop.render", "w1", "celery", fleet(*others), knobs())
+    assert found == ("w5", "w3", "w2", "w4")

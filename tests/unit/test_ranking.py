@@ -237,9 +237,9 @@ def test_slots_that_running_tasks_declare_are_taken() -> None:
     ("load", "slots", "limit"),
     [
         case("one of four", {}, 1, 4),
-        case("the write counts messages: what it declares beyond one is taken off", {}, 3, 2),
+        case("what it takes is told beside it", {}, 3, 4),
         case("what runs declares more too", {"extra": 1}, 1, 3),
-        case("and what is acknowledged early is no message", {"early": 1}, 2, 2),
+        case("and what is acknowledged early is no message", {"early": 1}, 2, 3),
     ],
 )
 def test_the_write_is_told_how_many_may_be_there(
@@ -248,6 +248,7 @@ def test_the_write_is_told_how_many_may_be_there(
     instance = an_instance("w1", load=a_load(slots=4, **load), epoch=7)
     placement = weighed(Demand(TASK, slots=slots), instance).placement
     assert (placement.instance, placement.epoch, placement.limit) == ("w1", 7, limit)
+    assert placement.cost == slots
 
 
 def test_memory_is_given_once() -> None:

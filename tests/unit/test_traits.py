@@ -300,7 +300,7 @@ def test_who_has_not_the_code_asks_what_the_workers_tell(app: Any) -> None:
 
 def test_a_template_that_another_version_tells_and_nobody_understands(app: Any) -> None:
     found = Demands(app).of("shop.far", lambda name: Traits(affinity="{", slots=2))
-    assert found.demand(("llama",), None) == Demand("shop.far")
+    assert found.demand(("llama",), None) == Demand("shop.far", slots=2)
 
 
 def test_a_submission_does_not_fail_for_what_its_worker_will_refuse(

@@ -191,7 +191,7 @@ def test_what_a_task_declares_is_that_of_the_workers() -> None:
         tasks=frozenset({TASK}), queues=frozenset({SHARED}), traits=traits, memory=5 * GIB
     )
     where = Whereabouts(task_id="t", place="queue", queue=SHARED, task=TASK, key="model:a")
-    told = demand_of(where, a_snapshot(an_instance("w1", profile=profile)), SPEC)
+    told = demand_of(where, a_snapshot(an_instance("w1", profile=profile)))
     assert (told.task, told.key) == (TASK, "model:a")
     assert (told.slots, told.memory, told.io) == (2, 6 * GIB, True)
     found = asked(an_instance("w1", profile=profile))

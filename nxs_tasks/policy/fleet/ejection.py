@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
-from nxs_tasks.model.decision import Eject, Nothing
+from nxs_tasks.model.decision import Eject, Evidence, Nothing
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.settings import Settings
 
@@ -27,6 +27,8 @@ from nxs_tasks.settings import Settings
 EVIDENCE, WELL = 3, 0.5
 #: Fewest runs here of which a share is taken, and how much more of them must have failed.
 RUNS, FAR = 20, 0.5
+#: For so long after an ejection no share is taken, s: the minutes before it are still counted.
+WINDOW_S = 120.0
 #: Most times `eject_s`.
 LONGEST = 10
 
@@ -67,17 +69,23 @@ def judge(
     """
     only_here = [name for name in failing if _goes_well(elsewhere.get(name, NO_RUNS))]
     if len(only_here) >= settings.eject_failures:
-        names = ", ".join(sorted(set(only_here)))
-        reason = f"{len(only_here)} tasks in a row failed here that go well elsewhere: {names}"
-        return _eject(instance, reason, settings, now)
+        names = sorted(set(only_here))
+        reason = (
+            f"{len(only_here)} tasks in a row failed here that go well elsewhere: "
+            + ", ".join(names)
+        )
+        return _eject(instance, reason, {"in_a_row": len(only_here), "tasks": names}, settings, now)
     known = {
         name: runs for name, runs in here.items() if elsewhere.get(name, NO_RUNS).all >= EVIDENCE
     }
-    ran, failed = (sum(getattr(r, part) for r in known.values()) for part in ("all", "failed"))
+    ran = sum(runs.all for runs in known.values())
+    failed = sum(runs.failed for runs in known.values())
     expected = sum(runs.all * elsewhere[name].failing for name, runs in known.items())
-    if ran >= RUNS and failed - expected >= FAR * ran:
+    counts = now - instance.ejected_until >= WINDOW_S
+    if counts and ran >= RUNS and failed - expected >= FAR * ran:
         reason = f"{failed} of {ran} tasks failed here, {expected:.0f} would have elsewhere"
-        return _eject(instance, reason, settings, now)
+        evidence = {"ran": ran, "failed": failed, "expected": round(expected, 1)}
+        return _eject(instance, reason, evidence, settings, now)
     return Nothing(
         instance=instance.id,
         epoch=instance.epoch,
@@ -90,7 +98,9 @@ def _goes_well(runs: Runs) -> bool:
     return runs.all >= EVIDENCE and runs.succeeded >= WELL * runs.all
 
 
-def _eject(instance: Instance, reason: str, settings: Settings, now: float) -> Eject:
+def _eject(
+    instance: Instance, reason: str, evidence: Evidence, settings: Settings, now: float
+) -> Eject:
     healthy_s = max(0.0, now - instance.ejected_until) if instance.ejected_until else 0.0
     before = max(0, instance.ejections - floor(healthy_s / settings.eject_s))
     times = min(LONGEST, before + 1)
@@ -101,6 +111,7 @@ def _eject(instance: Instance, reason: str, settings: Settings, now: float) -> E
         times=times,
         seconds=times * settings.eject_s,
         reason=reason,
+        evidence=evidence,
     )
 
 

@@ -80,7 +80,7 @@ def within(
 ) -> Placement:
     """A placement that holds only while the instance has a line of up to `most` per slot."""
     load = instance.load
-    elsewhere = (load.early or 0) + (load.extra or 0) + demand.slots - 1
+    elsewhere = (load.early or 0) + (load.extra or 0)
     return Placement(
         task=demand.task,
         instance=instance.id,
@@ -88,6 +88,7 @@ def within(
         reason=reason,
         epoch=instance.epoch,
         limit=int(most * (load.slots or 0)) - elsewhere,
+        cost=demand.slots,
         key=demand.key,
     )
 
@@ -137,18 +138,7 @@ def explain(
     placed = placed or Placed()
     ready = [i for i in snapshot.instances if not unready(i, snapshot, settings)]
     ranking = ranking or Ranking(snapshot, ready, settings)
-    eligible: list[Eligible] = []
-    candidates: list[Candidate] = []
-    for instance in snapshot.instances:
-        parts = terms(instance, settings, placed.slots.get(instance.id, 0))
-        value = weigh(parts, settings.weights)
-        why_not = unready(instance, snapshot, settings)
-        why_not = why_not or _unfit(demand.task, instance, value, settings, placed)
-        if not why_not and value is not None:
-            eligible.append(Eligible(instance, value, ranking.base(instance, value)))
-        candidates.append(
-            Candidate(instance=instance.id, score=value, terms=parts, why_not=why_not)
-        )
+    eligible, candidates = _judged(demand.task, snapshot, ranking, settings, placed)
     eligible.sort(key=lambda e: (-e.base, e.instance.id))
     best = _choose(demand, eligible, ranking, settings, placed)
     told = {e.instance.id: _why_lost(e, best) for e in eligible}
@@ -168,6 +158,24 @@ def explain(
         placement=placement,
         candidates=tuple(_with_reason(c, placement, told) for c in candidates),
     )
+
+
+def _judged(
+    task: str, snapshot: Snapshot, ranking: Ranking, settings: Settings, placed: Placed
+) -> tuple[list[Eligible], list[Candidate]]:
+    eligible: list[Eligible] = []
+    candidates: list[Candidate] = []
+    for instance in snapshot.instances:
+        parts = terms(instance, settings, placed.slots.get(instance.id, 0))
+        value = weigh(parts, settings.weights)
+        why_not = unready(instance, snapshot, settings)
+        why_not = why_not or _unfit(task, instance, value, settings, placed)
+        if not why_not and value is not None:
+            eligible.append(Eligible(instance, value, ranking.base(instance, value)))
+        candidates.append(
+            Candidate(instance=instance.id, score=value, terms=parts, why_not=why_not)
+        )
+    return eligible, candidates
 
 
 def _unfit(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nxs_tasks.model.decision import Placement
-from nxs_tasks.model.demand import PLAIN, Demand, Traits
+from nxs_tasks.model.demand import Demand, Traits
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.affinity import Warmth
@@ -26,7 +26,7 @@ from nxs_tasks.policy.fleet.placement import (
     within,
 )
 from nxs_tasks.policy.fleet.ranking import CHOICES, Ranking
-from nxs_tasks.policy.fleet.readiness import holders, knows, line_per_slot, unready
+from nxs_tasks.policy.fleet.readiness import holders, knows, line_per_slot, traits_of, unready
 from nxs_tasks.policy.fleet.score import score
 from nxs_tasks.settings import Settings
 
@@ -73,8 +73,7 @@ class Placer:
         """What the workers tell of a task."""
         found = self._traits.get(task)
         if found is None:
-            told = (p.traits.get(task) for p in self._profiles if p is not None)
-            found = self._traits[task] = next((t for t in told if t is not None), PLAIN)
+            found = self._traits[task] = traits_of(task, self.snapshot.instances)
         return found
 
     def place(self, task: str | Demand) -> Placement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from nxs_tasks.model.demand import PLAIN, Traits
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED, PLACEABLE, State
@@ -33,6 +34,12 @@ def unready(instance: Instance, snapshot: Snapshot, settings: Settings) -> str:
     if instance.load.slots is None or instance.held is None:
         return "its free slots are unknown"
     return ""
+
+
+def traits_of(task: str, instances: Iterable[Instance]) -> Traits:
+    """What the workers tell of a task."""
+    profiles = (i.profile for i in instances)
+    return next((p.traits[task] for p in profiles if p is not None and task in p.traits), PLAIN)
 
 
 def knows(instance: Instance, task: str) -> bool:

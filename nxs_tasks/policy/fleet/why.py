@@ -13,15 +13,15 @@ from nxs_tasks.model.why import Start, Whereabouts, Why
 from nxs_tasks.policy.fleet.expected import expected
 from nxs_tasks.policy.fleet.holds import briefly, due_in, not_waiting, on_hold
 from nxs_tasks.policy.fleet.not_there import not_there
-from nxs_tasks.policy.fleet.placer import Placer
 from nxs_tasks.policy.fleet.queued import in_own, in_queue, unmanned
+from nxs_tasks.policy.fleet.readiness import traits_of
 from nxs_tasks.policy.fleet.takers import Case, takers
 from nxs_tasks.settings import Settings
 
 
-def demand_of(where: Whereabouts, snapshot: Snapshot, settings: Settings) -> Demand:
+def demand_of(where: Whereabouts, snapshot: Snapshot) -> Demand:
     """What a waiting task asks: by what the workers tell of its name, and its header's key."""
-    traits = Placer(snapshot, settings).traits(where.task)
+    traits = traits_of(where.task, snapshot.instances)
     return Demand(where.task, where.key, traits.io, traits.slots, traits.memory)
 
 
@@ -31,7 +31,7 @@ def why(where: Whereabouts, snapshot: Snapshot, settings: Settings, now: float) 
     if told:
         known = where.place != "nowhere" or bool(where.result)
         return Why(where=where, known=known, waits=False, sentence=told)
-    demand = demand_of(where, snapshot, settings)
+    demand = demand_of(where, snapshot)
     found = takers(where, demand, snapshot, settings)
     case = Case(where, demand, snapshot, settings, now, found)
     hold = on_hold(case)

@@ -25,4 +25,5 @@ local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 redis.call('HSET', KEYS[1], 'move_to', ARGV[3], 'move_of', ARGV[2], 'move_by', ARGV[4],
   'move_at', now)
+redis.call('HDEL', KEYS[1], 'stopped')
 return 1

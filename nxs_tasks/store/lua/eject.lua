@@ -4,7 +4,8 @@
 -- KEYS[2] sorted set: ejected instances by until when   KEYS[3] set: members
 -- ARGV[1] instance id   ARGV[2] epoch   ARGV[3] state   ARGV[4] for how long, s
 -- ARGV[5] ejections that count against it   ARGV[6] reason
--- ARGV[7] share of the members that may be ejected at a time; one may always
+-- ARGV[7] share of those that live that may be ejected at a time; one may always
+-- ARGV[8] what the key of a record begins with
 --
 -- Returns {1, until when (s)} · {0, "<state>:<epoch>"} as found if it is not the one that was
 -- judged · {-1, how many are ejected} if that is all that may be.
@@ -16,7 +17,12 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-local most = math.max(1, math.floor(redis.call('SCARD', KEYS[3]) * tonumber(ARGV[7])))
+local living = 0
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+  local state = redis.call('HGET', ARGV[8] .. id, 'state')
+  if state == 'ACTIVE' or state == 'DEGRADED' then living = living + 1 end
+end
+local most = math.max(1, math.floor(living * tonumber(ARGV[7])))
 local others = redis.call('ZCARD', KEYS[2])
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   others = others - 1

@@ -7,6 +7,7 @@
 -- KEYS[5] stream: transitions
 -- KEYS[6] hash: the instance's outcomes
 -- KEYS[7] set: processes that may hold messages
+-- KEYS[8] sorted set: ejected instances by until when
 -- ARGV[1] instance id          ARGV[2] epoch that the caller saw last (0 = none)
 -- ARGV[3] identity (host, pid) ARGV[4] profile digest   ARGV[5] profile JSON
 -- ARGV[6] longest stream        ARGV[7] epoch to take at least (0 = the next one)
@@ -63,7 +64,9 @@ if wanted > 0 and redis.call('HGET', KEYS[6], 'epoch') == tostring(previous) the
 end
 redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict')
 if epoch ~= previous then
-  redis.call('HDEL', KEYS[2], 'ejected_until', 'ejections', 'ejected_why')
+  redis.call('HDEL', KEYS[2], 'ejected_until', 'ejections', 'ejected_why', 'migration',
+    'migrated_at', 'received_at')
+  redis.call('ZREM', KEYS[8], id)
 end
 redis.call('HSET', KEYS[2], 'state', 'JOINING', 'epoch', epoch, 'since', now,
   'identity', ARGV[3], 'profile', ARGV[4])

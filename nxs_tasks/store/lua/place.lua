@@ -11,12 +11,14 @@
 -- ARGV[1] number of this write   ARGV[2] seconds for which a repetition is known
 -- ARGV[3], … for each pair: how many messages, how many parts its room has (0 = there is always
 --   room), these parts, then the messages, first to be taken first. The parts: instance id, key of
---   its record, epoch, key of its in-flight hash, how many it may hold and have waiting (empty = any
---   number), the name of its queue and that of the other one as they stand in a message, and the key
---   of each of its lists
+--   its record, epoch, key of its in-flight hash, how many slots it may fill (empty = any number),
+--   how many each of these messages takes, the name of its queue and that of the other one as they
+--   stand in a message, and the key of each of its lists
+--
+-- What is held or waits already counts as one slot each.
 --
 -- Returns 1 and one for each message that went to the other list; 0 if this write had been accepted
--- before. Fails before anything is written if one of the keys is no list.
+-- before. Fails before anything is written if one of the keys is of the wrong kind.
 
 local CHUNK = 1000 -- Lua's stack holds no more than a few thousand values
 local TAIL = 1024 -- where a message says its queue: near its end
@@ -32,7 +34,7 @@ end
 
 local function waiting(at, parts)
   local total = 0
-  for i = at + 7, at + parts - 1 do
+  for i = at + 8, at + parts - 1 do
     total = total + redis.call('LLEN', ARGV[i])
   end
   return total
@@ -49,7 +51,7 @@ local function room(at, parts, count)
     return 0
   end
   local taken = redis.call('HLEN', ARGV[at + 3]) + waiting(at, parts)
-  return math.min(count, math.max(0, limit - taken))
+  return math.min(count, math.max(0, math.floor((limit - taken) / tonumber(ARGV[at + 5]))))
 end
 
 local function readdress(message, from, to)
@@ -68,23 +70,38 @@ end
 if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
   return 0
 end
-for i = 3, #KEYS do
-  local kind = redis.call('TYPE', KEYS[i]).ok
-  if kind ~= 'none' and kind ~= 'list' then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is no list')
-  end
+local function wrong(key, wanted)
+  local kind = redis.call('TYPE', key).ok
+  return kind ~= 'none' and kind ~= wanted
+    and redis.error_reply('WRONGTYPE ' .. key .. ' is no ' .. wanted)
 end
-local at, late = 3, 0
+
+-- All is read before anything is written: half a write could neither be repeated nor left.
+local fault = wrong(KEYS[2], 'zset')
+for i = 3, #KEYS do
+  fault = fault or wrong(KEYS[i], 'list')
+end
+if fault then
+  return fault
+end
+local here, at = {}, 3
+for i = 3, #KEYS, 2 do
+  local count, parts = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  here[i] = parts > 0 and room(at + 2, parts, count) or count
+  at = at + 2 + parts + count
+end
+
+local late
+at, late = 3, 0
 for i = 3, #KEYS, 2 do
   local count, parts = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   local first = at + 2 + parts
-  local here = parts > 0 and room(at + 2, parts, count) or count
-  push(KEYS[i], first, first + here - 1)
-  if parts > 0 and here > 0 then
+  push(KEYS[i], first, first + here[i] - 1)
+  if parts > 0 and here[i] > 0 then
     redis.call('ZADD', KEYS[2], waiting(at + 2, parts), ARGV[at + 2])
   end
-  for n = first + here, first + count - 1 do
-    redis.call('LPUSH', KEYS[i + 1], readdress(ARGV[n], ARGV[at + 7], ARGV[at + 8]))
+  for n = first + here[i], first + count - 1 do
+    redis.call('LPUSH', KEYS[i + 1], readdress(ARGV[n], ARGV[at + 8], ARGV[at + 9]))
     late = late + 1
   end
   at = first + count

@@ -55,7 +55,14 @@ for _, id in ipairs(ids) do
     for i = 1, 19 do
       row[i] = row[i] or ''
     end
-    if ARGV[1] ~= '' and row[12] == 0 then redis.call('ZREM', KEYS[2], id) end
+    if ARGV[1] ~= '' then
+      -- Not all that move messages keep the set: it is put right where it is read.
+      if row[12] == 0 then
+        redis.call('ZREM', KEYS[2], id)
+      else
+        redis.call('ZADD', KEYS[2], row[12], id)
+      end
+    end
     rows[#rows + 1] = id .. '\31' .. table.concat(row, '\31')
   elseif ARGV[1] ~= '' then
     redis.call('ZREM', KEYS[2], id)
