@@ -80,19 +80,23 @@ class Migrations:
         fleet.wake(target)
 
     def _chosen(self, source: Machine, target: Machine, move: Migrate) -> list[Job]:
-        now, hold = self._fleet.loop.now, self._fleet.settings.migrate_hold
         resident = [_order(job) for job in target.line]
         chosen = []
         for n, job in enumerate(source.line):
-            lately = job.moved_at is not None and now - job.moved_at < hold
             # What is newer than so many at the target has its place too far from the end.
             far = len(resident) > MERGED and bisect_left(resident, _order(job)) >= MERGED
             behind = not resident or _order(job) > resident[-1]
-            if n >= move.after and not lately and (behind or not far):
+            if n >= move.after and self._may_move(job, move) and (behind or not far):
                 chosen.append(job)
             if len(chosen) == move.tasks:
                 break
         return chosen
+
+    def _may_move(self, job: Job, move: Migrate) -> bool:
+        now, hold = self._fleet.loop.now, self._fleet.settings.migrate_hold
+        lately = job.moved_at is not None and now - job.moved_at < hold
+        warm = not job.key or job.key in move.warm
+        return not lately and (warm or now - job.arrives > move.cold_after)
 
 
 def _order(job: Job) -> tuple[float, int]:
