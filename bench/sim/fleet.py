@@ -32,16 +32,20 @@ class Fleet(World):
         rng: Random,
         settings: Settings,
         *,
+        keyed: bool = True,
         reload_s: float = 0.0,
     ) -> None:
+        """`keyed`: tasks declare what they want to find in a cache."""
         super().__init__(loop, machines, rng, checked=True, reload_s=reload_s)
         self.settings = settings
+        self._keyed = keyed
         #: Jobs that were taken from the line of another machine.
         self.stolen = 0
 
     def begin(self, machine: Machine, beat_period: float) -> None:
-        """Beats, and looks at the lines of others."""
+        """Beats, and looks at the lines of others; who finds nothing now is idle from now on."""
         super().begin(machine, beat_period)
+        self.loop.at(self.loop.now, self.wake, machine)
         self.again(machine, self.settings.steal_period, partial(self._look, machine))
 
     def join(self, job: Job, machine: Machine) -> None:
@@ -64,7 +68,7 @@ class Fleet(World):
 
     def start(self, job: Job, machine: Machine) -> None:
         """A job takes a slot, and its key is remembered."""
-        if job.key:
+        if job.key and self._keyed:
             machine.use_key(job.key, self.settings.affinity_keys)
         super().start(job, machine)
 

@@ -42,8 +42,6 @@ class Machine:
         self.since = 0.0
         #: A black hole: every job fails after so long, s.
         self.fails_after: float | None = None
-        #: Jobs that found their key in its cache.
-        self.hits = 0
         #: Keys of what was taken here, the newest first.
         self.keys: deque[str] = deque()
         #: Since when a free slot has found nothing, s; None while it has.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from heapq import merge
 from itertools import pairwise
+from math import inf
 
 from bench.sim.fleet import Fleet
 from bench.sim.loop import EPOCH_S
@@ -48,10 +49,11 @@ class Migrations:
                 self._migrate(decision)
 
     @property
-    def least_gap_s(self) -> float | None:
-        """Shortest time between two of one machine, s; None if none had two."""
+    def least_gap_s(self) -> float:
+        """Shortest time between two of one machine, s; endless if none had two."""
         gaps = [b - a for times in self.times.values() for a, b in pairwise(times)]
-        return min(gaps, default=None)
+        # Sums of periods are not exact.
+        return round(min(gaps, default=inf), 6)
 
     def _migrate(self, move: Migrate) -> None:
         fleet, now = self._fleet, self._fleet.loop.now

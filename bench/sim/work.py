@@ -31,6 +31,7 @@ class Job:
     ended: float = field(default=-1.0, init=False)
     machine: str = field(default="", init=False)
     failed: bool = field(default=False, init=False)
+    hit: bool = field(default=False, init=False)  # its key was in the machine's cache
 
     @property
     def wait(self) -> float:

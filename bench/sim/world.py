@@ -160,9 +160,8 @@ class World:
         machine.running += 1
         job.machine, job.started = machine.id, self.loop.now
         takes = job.service / machine.speed
-        if machine.touch(job.key):
-            machine.hits += 1
-        else:
+        job.hit = machine.touch(job.key)
+        if not job.hit:
             takes += self._reload_s
         job.failed = job.bad
         if machine.fails_after is not None:
