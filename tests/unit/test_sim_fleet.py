@@ -236,7 +236,7 @@ class TestEjections:
     def test_how_a_task_goes_elsewhere_does_not_count_what_it_did_here(self) -> None:
         """Nine of ten run, and fail, on the sick one: of all of them few go well."""
         fleet, ejections = self.a_sick_fleet(machines=2)
-        ran(fleet, some(5, 0.1), all_to("w1"))
+        ran(fleet, some(3, 0.1), all_to("w1"))
         jobs = [Job(n, 10.0 + n * 0.5, 0.1) for n in range(100)]
         ran(fleet, jobs, To(lambda job: "w1" if job.number % 10 == 0 else "w0"))
         assert {who for _, who in ejections.times} == {"w0"}
