@@ -39,7 +39,6 @@ BENCHES: Mapping[str, Bench] = {
     "delayed": Bench("100,000 tasks for later: memory, and how late they run", _module("delayed")),
     "spool": Bench("submissions while the broker is frozen for a minute", _module("spool")),
     "submit_many": Bench("submissions by the batch and one by one", _module("submit_many")),
-    "drain": Bench("a backlog on one of four instances under the policy", _module("drain")),
     "rebalance": Bench(
         "a tick of the rebalancer: 1,000 instances, 1,000,000 waiting tasks", _module("rebalance")
     ),

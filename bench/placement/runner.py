@@ -6,9 +6,16 @@ from collections.abc import Iterator
 
 from bench.catalog import Run, Say
 from bench.figure import Figure
-from bench.placement import herd, speeds, workers
+from bench.placement import backlog, caches, herd, holes, speeds, workers
 
-SCENARIOS: tuple[Run, ...] = (herd.run, speeds.run, workers.run)
+SCENARIOS: tuple[Run, ...] = (
+    herd.run,
+    speeds.run,
+    backlog.run,
+    caches.run,
+    holes.run,
+    workers.run,
+)
 
 
 def run(say: Say) -> Iterator[Figure]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -45,3 +45,22 @@ class Spread:
             most=max(self.ratios),
             goal=goal,
         )
+
+
+def alone(
+    values: Sequence[float],
+    metric: str,
+    unit: str,
+    goal: Goal | None = None,
+    of: Callable[[Sequence[float]], float] = median,
+) -> Figure:
+    """The figure of one number for each seed that has no peer; `of` makes one of them."""
+    return Figure(
+        bench=BENCH,
+        metric=metric,
+        value=of(values),
+        unit=unit,
+        least=min(values),
+        most=max(values),
+        goal=goal,
+    )

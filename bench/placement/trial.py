@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
-from os import cpu_count
 from random import Random
 from statistics import fmean
 
 from bench.catalog import Say
+from bench.placement.pool import run_all
 from bench.rounds import percentile
 from bench.sim.loop import Loop
 from bench.sim.machine import Machine
@@ -96,11 +94,4 @@ def measure(trial: Trial) -> Seen:
 
 def measure_all(trials: Iterable[Trial], say: Say, name: str) -> dict[Trial, Seen]:
     """All of them, on all processors."""
-    wanted = list(dict.fromkeys(trials))
-    seen = {}
-    # Spawned: the progress line is a thread, and a fork would copy it half-way.
-    with ProcessPoolExecutor(cpu_count(), mp_context=get_context("spawn")) as pool:
-        for trial, found in zip(wanted, pool.map(measure, wanted, chunksize=4), strict=True):
-            seen[trial] = found
-            say(f"{name}: run {len(seen)} of {len(wanted)}")
-    return seen
+    return run_all(measure, trials, say, name, chunk=4)

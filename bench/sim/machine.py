@@ -7,7 +7,8 @@ from collections import OrderedDict, deque
 from bench.sim.loop import EPOCH_S
 from bench.sim.work import Job
 from nxs_tasks.model.instance import Instance, Load, Profile
-from nxs_tasks.model.state import State
+from nxs_tasks.model.state import ENDED, State
+from nxs_tasks.worker.tally import Tally
 
 #: The queue that every machine takes from.
 SHARED = "celery"
@@ -34,14 +35,25 @@ class Machine:
         self.speed = speed
         self.line: deque[Job] = deque()
         self.running = 0
-        self.succeeded = 0
-        self.failed = 0
-        #: Whether it takes part at all.
-        self.up = True
+        #: What became of its jobs, as a worker counts it.
+        self.tally = Tally()
+        self.state = State.ACTIVE
+        #: Since when, s.
+        self.since = 0.0
         #: A black hole: every job fails after so long, s.
         self.fails_after: float | None = None
-        #: Jobs that found their key in its cache.
-        self.hits = 0
+        #: Keys of what was taken here, the newest first.
+        self.keys: deque[str] = deque()
+        #: Since when a free slot has found nothing, s; None while it has.
+        self.idle_since: float | None = None
+        #: Whose line it takes from while it has nothing else.
+        self.victim: str | None = None
+        #: When it took part in a migration last, and when it received, s.
+        self.migrated_at: float | None = None
+        self.received_at: float | None = None
+        #: Until when it is ejected, s, and how many times that counts.
+        self.ejected_until = 0.0
+        self.ejections = 0
         self._cached = cached
         self._cache: OrderedDict[str, None] = OrderedDict()
         self._profile = Profile(tasks=frozenset(tasks), queues=frozenset({SHARED}), shared=SHARED)
@@ -51,8 +63,28 @@ class Machine:
 
     @property
     def free(self) -> int:
-        """Slots without a job, whatever waits."""
-        return self.slots - self.running if self.up else 0
+        """Slots that would take a job, whatever waits."""
+        return self.slots - self.running if self.state is State.ACTIVE else 0
+
+    @property
+    def up(self) -> bool:
+        """Whether it takes part at all."""
+        return self.state not in ENDED
+
+    def ended(self, job: Job, seconds: float) -> None:
+        """Count a job that took so long."""
+        if job.failed:
+            self.tally.failure(job.task)
+        else:
+            self.tally.success(job.task, seconds)
+
+    def use_key(self, key: str, most: int) -> None:
+        """Note that a job with a key begins; `most` are remembered."""
+        if key in self.keys:
+            self.keys.remove(key)
+        self.keys.appendleft(key)
+        while len(self.keys) > most:
+            self.keys.pop()
 
     def beat(self, now: float) -> None:
         """Say how it is: what it says stays until it says it anew."""
@@ -71,6 +103,8 @@ class Machine:
             latency_ms=LATENCY_MS,
             consuming=True,
             asked_s=0.0,
+            mean_s=self.tally.mean_s,
+            keys=tuple(self.keys),
         )
 
     def instance(self, *, live: bool) -> Instance:
@@ -78,20 +112,24 @@ class Machine:
         load = self._load
         return Instance(
             id=self.id,
-            state=State.ACTIVE if self.up else State.GONE,
+            state=self.state,
             epoch=1,
-            since=EPOCH_S,
+            since=EPOCH_S + self.since,
             beat_at=self._beat_at,
             beats=self._beats,
             load=load,
             profile=self._profile,
-            succeeded=self.succeeded,
-            failed=self.failed,
+            succeeded=self.tally.succeeded,
+            failed=self.tally.failed,
             inflight=self.running if live else load.running,
             queued=len(self.line) if live else load.queued,
             connections=1,
             stopped=not self.up,
             identity=f"{self.id}/1",
+            migrated_at=_wall(self.migrated_at),
+            received_at=_wall(self.received_at),
+            ejected_until=_wall(self.ejected_until or None) or 0.0,
+            ejections=self.ejections,
         )
 
     def has(self, key: str) -> bool:
@@ -108,3 +146,7 @@ class Machine:
         while len(self._cache) > self._cached:
             self._cache.popitem(last=False)
         return found
+
+
+def _wall(at: float | None) -> float | None:
+    return None if at is None else EPOCH_S + at

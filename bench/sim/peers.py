@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from random import Random
 
 from bench.sim.machine import Machine
@@ -114,3 +115,23 @@ class Literal:
         if self._best == HELD:
             self._held.append(job)
         return self._best
+
+
+class Rendezvous:
+    """Each key has its machine: the highest of their hashes with it (Thaler, Ravishankar 1998)."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._chosen: dict[str, str] = {}
+
+    def choose(self, job: Job) -> str | None:
+        """Always the same one for a key."""
+        found = self._chosen.get(job.key)
+        if found is None:
+            ids = (machine.id for machine in self._world.machines)
+            found = self._chosen[job.key] = max(ids, key=lambda id_: _hash(job.key, id_))
+        return found
+
+
+def _hash(key: str, id_: str) -> bytes:
+    return sha256(f"{key}|{id_}".encode()).digest()

@@ -25,6 +25,7 @@ class Nxs:
             return None
         demand = Demand(job.task, key=job.key)
         placement = placer.place(demand)
+        job.limit = placement.limit
         if placement.instance is not None:
             self._view.count(demand, (placement,))
         return placement.instance

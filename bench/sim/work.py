@@ -23,10 +23,15 @@ class Job:
     service: float
     task: str = "task"
     key: str = ""  # what it wants to find in a cache
+    bad: bool = field(default=False, kw_only=True)  # it fails wherever it runs
+    #: It joins a line only if the machine then has no more than so many, running and waiting.
+    limit: int | None = field(default=None, init=False)
+    moved_at: float | None = field(default=None, init=False)  # by a migration
     started: float = field(default=-1.0, init=False)
     ended: float = field(default=-1.0, init=False)
     machine: str = field(default="", init=False)
     failed: bool = field(default=False, init=False)
+    hit: bool = field(default=False, init=False)  # its key was in the machine's cache
 
     @property
     def wait(self) -> float:

@@ -126,6 +126,8 @@ class Migrate:
     tasks: int  # how many at most
     after: int  # so many of the source, next in turn, are about to start there and stay
     knows: frozenset[str] = field(repr=False)  # what the target can run: the same in one epoch
+    warm: tuple[str, ...] = ()  # affinity keys that are warm at the target
+    cold_after: float = 0.0  # one with another key moves once it has waited for so long, s
     reason: str
     evidence: Evidence = field(default_factory=dict)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 from uuid import uuid4
 
 from nxs_tasks.errors import MessageError, Stale
@@ -34,6 +34,7 @@ TRIES = 3
 PINNED = "named this queue themselves"
 UNKNOWN = "not known to the target"
 MOVED_LATELY = "moved lately"
+WARM_HERE = "waiting for a warm cache"
 NO_MESSAGE = "no message that can be read"
 TARGET_OLDER = "newer than too many that wait at the target"
 TAKEN = "taken meanwhile"
@@ -155,7 +156,15 @@ class _Migration:
         moved = placed_at(envelope.moved) if envelope.moved is not None else None
         if moved is not None and abs(self._now - moved) < self._settings.migrate_hold:
             return MOVED_LATELY
+        if self._waits_for_warmth(envelope.placed):
+            return WARM_HERE
         return ""
+
+    def _waits_for_warmth(self, placed: Mapping[str, Any]) -> bool:
+        key, at = placed.get("key"), placed_at(placed)
+        if not key or key in self._decision.warm:
+            return False
+        return at is not None and self._now - at <= self._decision.cold_after
 
     def _part(self, source: str, target: str, chosen: list[_Message], reach: int) -> int:
         for _ in range(TRIES):

@@ -184,6 +184,17 @@ class TestMessages:
         assert do(store, a_move()).stayed == {migration.MOVED_LATELY: 1}
         assert task_ids(store, OWN) == ids(1)
 
+    def test_what_waits_for_a_warm_cache_stays_until_it_is_too_old(self, store: FleetStore) -> None:
+        a_fleet(store)
+        now = store.now()
+        old, new = now - 61, now - 30
+        for number, at, key in ((1, old, "a"), (2, new, "a"), (3, new, "b"), (4, new, "")):
+            about = {"to": "w1", "score": 0.9, "why": "best", "at": at, "key": key}
+            put(store, OWN, message(f"t{number}", OWN, nxs=about))
+        done = do(store, a_move(warm=("b",), cold_after=60.0))
+        assert done.stayed == {migration.WARM_HERE: 1}
+        assert task_ids(store, OWN) == ids(2)
+
     def test_garbage_stays_byte_for_byte(self, store: FleetStore) -> None:
         a_fleet(store)
         put(store, OWN, *GARBAGE, placed(1), *GARBAGE)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from bench.catalog import BenchError, Say
 from bench.figure import Goal
-from bench.placement import herd, speeds, workers
+from bench.placement import backlog, caches, herd, holes, speeds, workers
 from bench.placement.herd import AGES, INSTANCES
-from bench.placement.spread import Spread
+from bench.placement.spread import Spread, alone
 from bench.placement.trial import CENTRAL, NXS, SIDES, UNCHECKED, Seen, Trial, measure, measure_all
 
 TRIAL = Trial(side=NXS, seed=1, speeds=(2.0, 1.0), slots=2, jobs=500, rho=0.8, scv=10.0)
@@ -35,6 +36,13 @@ def test_a_spread_has_a_ratio_for_each_seed() -> None:
 def test_a_peer_of_nothing_is_no_peer() -> None:
     with pytest.raises(BenchError, match="nothing to compare with"):
         _ = Spread(ours=[0.0, 1.0], peer=[0.0, 1.0]).ratio
+
+
+def test_a_number_without_a_peer_is_told_by_the_worst_seed_where_none_may_be_bad() -> None:
+    none = Goal("value", "<=", 0.0)
+    assert alone([0.0, 0.0, 2.0], "came back", "tasks", none).passed is True
+    figure = alone([0.0, 0.0, 2.0], "came back", "tasks", none, max)
+    assert (figure.value, figure.least, figure.most, figure.passed) == (2.0, 0.0, 2.0, False)
 
 
 # trials
@@ -117,3 +125,80 @@ def test_the_sides_of_real_workers_take_turns_at_being_first() -> None:
     names = [[s.name for s in workers._turned(workers.KINDS, n)] for n in range(3)]
     assert sorted(turn[0] for turn in names) == sorted(kind.name for kind in workers.KINDS)
     assert all(sorted(turn) == sorted(names[0]) for turn in names)
+
+
+# a backlog (S4)
+
+
+def test_the_least_time_and_the_fewest_moves_of_a_backlog() -> None:
+    fixed, changing = backlog.Drain(seed=1), backlog.Drain(seed=1, changes=True)
+    assert (backlog.bound(fixed), backlog.least_moved(fixed)) == (625.0, 7500.0)
+    # 120 s × 20 more slots' worth of work by the fifth: what 4 × 4 slots do in 30 s less.
+    assert (backlog.bound(changing), backlog.least_moved(changing)) == (595.0, 7620.0)
+
+
+def test_a_drained_backlog_is_told_by_its_worst_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_all(measure: Any, trials: Iterable[backlog.Drain], *rest: Any) -> dict[Any, Any]:
+        good = backlog.Drained(
+            took=650.0, moved=7_500, stolen=0, returned=0, inversions=0, least_gap=60.0
+        )
+        bad = replace(good, returned=1, inversions=2, least_gap=59.0)
+        return {t: bad if t.seed == 3 and not t.steals else good for t in trials}
+
+    monkeypatch.setattr(backlog, "run_all", run_all)
+    figures = {figure.metric: figure for figure in backlog.run(silent)}
+    assert figures["S4 four stay"].ratio == pytest.approx(1.04)
+    assert figures["S4 one joins, one leaves"].passed is False
+    for name in ("S4 came back", "S4 inversions", "S4 between two migrations"):
+        assert figures[name].passed is False
+
+
+def test_a_small_backlog_is_done_sooner_with_thieves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "TASKS", 400)
+    stealing, alone_ = (backlog.drain(backlog.Drain(seed=1, steals=s)) for s in (True, False))
+    assert (stealing.stolen > 0, alone_.stolen) == (True, 0)
+    assert 25.0 <= stealing.took < alone_.took
+
+
+# warm caches (S5)
+
+
+@pytest.mark.parametrize("side", caches.WORLDS)
+def test_every_side_of_the_caches_has_the_same_jobs(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "JOBS", 400)
+    trial = caches.Warm(side=side, repeat=0.6, seed=1)
+    found = caches.measure(trial)
+    assert found == caches.measure(trial)
+    assert 0.0 < found.hits < 100.0
+    assert found.load >= 1.0
+
+
+def test_keys_bring_hits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "JOBS", 800)
+    ours, without = (
+        caches.measure(caches.Warm(side=side, repeat=0.6, seed=1)).hits
+        for side in (NXS, caches.PLAIN)
+    )
+    assert ours > 1.5 * without
+
+
+# an instance that is ill (S6)
+
+
+def test_an_instance_that_fails_is_stopped_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holes, "JOBS", 2_000)
+    ours, kept = (holes.measure(holes.Ill(side=side, seed=1)) for side in (NXS, holes.KEPT))
+    assert ours.ejections > 0
+    assert 5 <= ours.before <= 20
+    assert (kept.ejections, kept.before) == (0, round(kept.lost * 20))
+    assert kept.lost > 5 * ours.lost > 0.0
+
+
+def test_a_task_that_fails_everywhere_is_no_loss_to_one_instance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holes, "JOBS", 2_000)
+    seen = holes.measure(holes.Ill(side=NXS, what=holes.WELL, bad=True, seed=1))
+    assert (seen.lost, seen.ejections) == (0.0, 0)

@@ -275,6 +275,14 @@ class TestRegistry:
         [move] = moves(a_snapshot(*fleet))
         assert move.tasks == 50
 
+    def test_what_waits_for_a_warm_cache_is_left_to_it_for_a_while(self) -> None:
+        source, target = a_line("w1", 50, mean_s=2.0), a_line("w2", held=0, mean_s=3.0)
+        warm = replace(target, load=replace(target.load, keys=("a", "b", "c")))
+        [move] = moves(a_snapshot(source, warm), affinity_keys=2, affinity_wait=4.0)
+        assert (move.warm, move.cold_after) == (("a", "b"), 12.0)
+        [move] = moves(a_snapshot(a_line("w1", 50), a_line("w2", held=0)))
+        assert (move.warm, move.cold_after) == ((), 0.0)
+
 
 # --- properties --------------------------------------------------------------------------------
 

@@ -10,6 +10,9 @@ mean of those that know such tasks, and than what B lacks to it. An instance tak
 migration within `migrate_every`. That is one batch, and so a fleet is level after a few rounds and
 not after thousands. Who received within `migrate_hold` gives only if its line is twice as far above
 as it has to be: it must not give on what it has just been given.
+
+A task with an affinity key waits for a warm cache, and is left to it: it moves to where its key is
+warm too, or once it has waited for longer than `affinity_wait` allows.
 """
 
 from __future__ import annotations
@@ -211,7 +214,7 @@ class _Plan:
                 self.left -= tasks
                 self.used |= {source.instance.id, target.instance.id}
                 evidence = self._evidence(source, target, kin)
-                return _migrate(source, target, tasks, size.after, evidence)
+                return _migrate(source, target, tasks, size.after, evidence, self.settings)
             why = why or size.why or "as many tasks as one tick moves are moving already"
         why = why or "everybody who could take them takes part in another migration"
         return _stays(source.instance, why, self._evidence(source, None, kin))
@@ -276,7 +279,14 @@ def _size(source: _Line, target: _Line, mean: float, settings: Settings) -> _Siz
     return _Size(tasks=min(fair, most), after=after)
 
 
-def _migrate(source: _Line, target: _Line, tasks: int, after: int, evidence: Evidence) -> Migrate:
+def _migrate(
+    source: _Line,
+    target: _Line,
+    tasks: int,
+    after: int,
+    evidence: Evidence,
+    settings: Settings,
+) -> Migrate:
     a, b = source.instance, target.instance
     why = "is idle" if target.idle else f"has {target.queued}"
     return Migrate(
@@ -289,6 +299,9 @@ def _migrate(source: _Line, target: _Line, tasks: int, after: int, evidence: Evi
         tasks=tasks,
         after=after,
         knows=target.tasks,
+        warm=b.load.keys[: settings.affinity_keys],
+        # As long as a thief leaves it there (`claim.lua`).
+        cold_after=settings.affinity_wait * (b.load.mean_s or 0.0),
         reason=f"{source.queued} task(s) wait for {a.id}, {b.id} {why}",
         evidence=evidence,
     )
