@@ -164,9 +164,10 @@ def test_a_pool_that_has_shrunk_runs_alone_what_is_too_wide_for_it(begin: Begin)
 def test_a_set_that_others_change_meanwhile_is_read_all_the_same(begin: Begin) -> None:
     """A pool of threads ends tasks while the heartbeat looks."""
     stays, *others = begin("wide", *["plain"] * 50)
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def churn() -> None:
+        begun.set()
         while not over.is_set():
             for request in others:
                 state.reserved_requests.discard(request)
@@ -176,8 +177,9 @@ def test_a_set_that_others_change_meanwhile_is_read_all_the_same(begin: Begin) -
     thread, before = threading.Thread(target=churn), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     thread.start()
+    begun.wait()
     try:
-        assert {capacity().extra() for _ in range(2000)} == {1}
+        assert {capacity().extra() for _ in range(20_000)} == {1}
     finally:
         over.set()
         thread.join()
