@@ -19,11 +19,13 @@ from nxs_tasks.control.cancelling import cancel, selection, undo
 from nxs_tasks.control.moving import migrate, stay
 from nxs_tasks.control.pausing import Paused, Resumed, pause, queue_or_task, resume
 from nxs_tasks.control.schedule import beat_schedule
+from nxs_tasks.control.whereabouts import why
 from nxs_tasks.errors import SettingError
 from nxs_tasks.model.checkpoint import Migration
 from nxs_tasks.model.decision import Explanation
 from nxs_tasks.model.intent import Cancellation, InForce, Undone
 from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.model.why import Why
 from nxs_tasks.policy.fleet.placement import explain
 from nxs_tasks.runtime import ATTRIBUTE, Runtime
 from nxs_tasks.settings import Settings, load
@@ -131,6 +133,13 @@ class Fleet:
     def explain(self, task: str) -> Explanation:
         """Where a task of that name would be placed now, and why not elsewhere."""
         return explain(task, self.snapshot(), self.settings)
+
+    def why(self, task_id: Any) -> Why:
+        """Why a task does not run now, on each instance, and when it may start.
+
+        An id, or a result. Reads every queue until it is found. Raises `BrokerError`.
+        """
+        return why(self.runtime, task_id)
 
     def quarantine(self) -> Quarantine:
         """What nothing runs until a person has looked at it."""

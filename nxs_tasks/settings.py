@@ -103,6 +103,9 @@ class Settings:
         1.0, "s", "heartbeats while JOINING: three of them take 3 s, and no 15"
     )
     join_beats: int = knob(3, "heartbeats", "consecutive ones that make an instance ACTIVE")
+    recover_beats: int = knob(
+        5, "heartbeats", "as long as these take, until DEGRADED is ACTIVE again"
+    )
     silent_after: float = knob(
         15.0, "s", "three missed heartbeats: no new work is placed on the instance"
     )

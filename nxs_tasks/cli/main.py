@@ -25,6 +25,7 @@ from nxs_tasks.cli import (
     story,
     unique,
     up,
+    why,
 )
 from nxs_tasks.cli.target import Target
 from nxs_tasks.errors import NxsError
@@ -44,6 +45,7 @@ for command in (
     node.node,
     status.status,
     story.story,
+    why.why,
     inflight.inflight,
     shelves.shelves,
     cancel.cancel,

@@ -73,6 +73,17 @@ class Keys:
         """Sorted set: instance id by how many messages wait in its own queue, lately."""
         return self._key("waiting")
 
+    def ejected(self) -> str:
+        """Sorted set: ejected instances by until when, s."""
+        return self._key("ejected")
+
+    def runs(self, instance_id: str) -> str:
+        """What the hashes begin with that count how tasks ended in a minute: `ok:NAME`, …
+
+        Of one instance, or of the fleet if the id is empty; the number of the minute follows.
+        """
+        return self._key("runs", instance_id, "")
+
     def outcomes(self, instance_id: str) -> str:
         """Hash: `<hour>:ok` and `<hour>:failed` counts of the reliability window."""
         return self._key("outcomes", instance_id)

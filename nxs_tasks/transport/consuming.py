@@ -244,7 +244,9 @@ class ClaimingMixin:
     def _has_room(self, tenure: Tenure) -> bool:
         """Start what is kept if it fits now; whether to ask for more."""
         kept = tenure.kept
-        if kept is None:
+        if tenure.suspended:
+            fits = False
+        elif kept is None:
             fits = tenure.room.has_slot()
         elif fits := tenure.room.fits(kept.task):
             tenure.kept = None

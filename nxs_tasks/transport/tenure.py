@@ -119,6 +119,8 @@ class Tenure:
     idle_since: float | None = None
     #: Whose waiting tasks are taken while there is nothing else.
     theft: Steal | None = None
+    #: Whether nothing is to be taken until it is known whose fault some failures are.
+    suspended: bool = False
     #: A message that waits here until there is room for it.
     kept: Claimed | None = None
     #: Called when the broker said that this process may have lost its place.

@@ -42,6 +42,7 @@ from nxs_tasks.worker.acklast import AckLastMixin
 from nxs_tasks.worker.capacity import Capacity
 from nxs_tasks.worker.consumption import read_consumption, slots_of
 from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_displaced
+from nxs_tasks.worker.ejecting import Ejecting
 from nxs_tasks.worker.endings import EndingMixin
 from nxs_tasks.worker.escapes import tell_what_escapes
 from nxs_tasks.worker.gate import Gate
@@ -82,6 +83,7 @@ class InstanceStep(bootsteps.StartStopStep):
         self._runtime = runtime_of(worker.app)
         self._heartbeat: Heartbeat | None = None
         self._stealing: Stealing | None = None
+        self._ejecting: Ejecting | None = None
         self._identity: Identity | None = None
         self._tenure: Tenure | None = None
         queues = list(worker.app.amqp.queues.consume_from)
@@ -210,6 +212,10 @@ class InstanceStep(bootsteps.StartStopStep):
             self._runtime.new_store(name), tenure, self._runtime.settings, clock
         )
         self._stealing.start()
+        self._ejecting = Ejecting(
+            self._runtime.new_store(name), tenure, self._tally, self._runtime.settings
+        )
+        self._ejecting.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
         signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
 
@@ -224,7 +230,7 @@ class InstanceStep(bootsteps.StartStopStep):
 
     def stop(self, worker: Any) -> None:
         """The consumer has stopped, the pool still finishes: give back what only waited."""
-        self._stop_stealing()
+        self._stop_threads()
         if self._heartbeat is not None:
             # A remote shutdown comes without the signal.
             self._heartbeat.leave_now("told to stop")
@@ -234,13 +240,14 @@ class InstanceStep(bootsteps.StartStopStep):
         """A cold shutdown sends no later signal."""
         self._on_shutdown()
 
-    def _stop_stealing(self) -> None:
-        if self._stealing is not None:
-            self._stealing.stop()
-            self._stealing = None
+    def _stop_threads(self) -> None:
+        for thread in (self._stealing, self._ejecting):
+            if thread is not None:
+                thread.stop()
+        self._stealing = self._ejecting = None
 
     def _on_shutdown(self, **_: Any) -> None:
-        self._stop_stealing()
+        self._stop_threads()
         if self._heartbeat is not None:
             self._give_up_held()
             self._heartbeat.stop()

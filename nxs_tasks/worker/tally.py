@@ -8,6 +8,7 @@ process is the task's `Request` class, so the counting is a mixin of that.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,8 @@ class Tally:
         self.mean_s: float | None = None
         #: Names of the tasks that failed since the last success, the oldest first.
         self.failing: deque[str] = deque(maxlen=REMEMBERED)
+        #: Called after each failure, where it is noticed.
+        self.on_failure: Callable[[], None] = lambda: None
         self._ran: dict[str, Ran] = {}
 
     def success(self, task: str, seconds: float | None = None) -> None:
@@ -72,6 +75,7 @@ class Tally:
         self.failed += 1
         self.failing.append(task)
         self._ran.setdefault(task, Ran()).failed += 1
+        self.on_failure()
 
     def take(self) -> dict[str, Ran]:
         """By name, what came since the last call."""

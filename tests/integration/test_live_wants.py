@@ -152,6 +152,26 @@ def test_who_is_idle_takes_what_waits_for_another(live: Live, shop: Any) -> None
     assert [where for where, _, _ in got(shop, [blocked, pinned])] == ["w1@t", "w1@t"]
 
 
+def test_a_black_hole_takes_no_work_any_more(live: Live, shop: Any) -> None:
+    start(live, "hole@t", "w1@t", "w2@t", slots=2)
+    # So that it is known how they go elsewhere.
+    for ids in (shop.fleet.submit_many("wants.fragile", [(0.05,)] * 4).ids for _ in range(3)):
+        for id_ in ids:
+            shop.app.AsyncResult(id_).get(timeout=PATIENCE_S, propagate=False)
+    results = [
+        shop.app.AsyncResult(id_)
+        for id_ in shop.fleet.submit_many("wants.fragile", [(0.05,)] * 400).ids
+    ]
+    for result in results:
+        result.get(timeout=PATIENCE_S, propagate=False)
+    failed = sum(result.failed() for result in results)
+    assert 0 < live.instance("hole@t").failed <= 20
+    assert failed <= 20
+    live.until_state(State.DEGRADED, "hole@t")
+    assert "go well elsewhere" in live.instance("hole@t").ejected_why
+    assert {i.state for i in live.snapshot().instances if i.id != "hole@t"} == {State.ACTIVE}
+
+
 def test_a_thief_that_is_killed_loses_nothing(live: Live, shop: Any) -> None:
     start(live, "w1@t")
     blocked = shop.fleet.submit("wants.nothing", (15.0,)).id

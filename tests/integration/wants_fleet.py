@@ -23,6 +23,13 @@ def _model(self: Any, model: str, seconds: float) -> tuple[str, float, float]:
     return _work(self, seconds)
 
 
+def _fragile(self: Any, seconds: float) -> tuple[str, float, float]:
+    if self.request.hostname == "hole@t":
+        raise RuntimeError("as asked")
+    return _work(self, seconds)
+
+
+app.task(name="wants.fragile", bind=True)(_fragile)
 app.task(name="wants.nothing", bind=True)(_work)
 app.task(name="wants.gpu", bind=True, needs={"gpu"})(_work)
 app.task(name="wants.slots", bind=True, slots=2)(_work)

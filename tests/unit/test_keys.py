@@ -23,6 +23,8 @@ TABLE = {
     "epochs": ((), "nxs:{shop}:epochs"),
     "trial": ((), "nxs:{shop}:trial"),
     "waiting": ((), "nxs:{shop}:waiting"),
+    "ejected": ((), "nxs:{shop}:ejected"),
+    "runs": ((WHO,), "nxs:{shop}:runs:w1@host:"),
     "named_queues": ((), "nxs:{shop}:named-queues"),
     "profiles": ((), "nxs:{shop}:profiles"),
     "transitions": ((), "nxs:{shop}:transitions"),

@@ -743,3 +743,34 @@ def test_waiting_tasks_go_back_to_the_default_queue_of_their_own_app() -> None:
     found, _ = evaluate(a_snapshot(gone), Settings(), NOW)
     assert isinstance(found, Release)
     assert found.target == "shop"
+
+
+# --- an ejected instance -------------------------------------------------------------------------
+
+
+def ejected(since_s: float, **known: Any) -> Instance:
+    """One that ejected itself until so long ago."""
+    until = {"ejected_until": NOW - since_s, "ejected_why": "its tasks fail", "ejections": 1}
+    return an_instance("w1", state=State.DEGRADED, **{**until, **known})
+
+
+def test_while_it_is_ejected_what_waits_for_it_goes_to_others() -> None:
+    release, nothing = decided(ejected(-20.0, queued=3))
+    assert isinstance(release, Release)
+    assert nothing.reason == "ejected for 20 s more: its tasks fail"
+    assert kinds(decided(ejected(-20.0))) == [Nothing]
+
+
+def test_it_is_active_again_when_it_has_worked_for_five_heartbeats() -> None:
+    assert isinstance(decision(ejected(24.9)), Nothing)
+    move = decision(ejected(25.0))
+    assert isinstance(move, Transition)
+    assert (move.event, move.target) == (Event.RECOVERED, State.ACTIVE)
+
+
+def test_it_is_not_active_again_while_nothing_is_heard_of_it() -> None:
+    assert isinstance(decision(ejected(60.0, silent_for=11.0)), Nothing)
+
+
+def test_one_that_is_degraded_for_another_reason_stays_so() -> None:
+    assert isinstance(decision(an_instance("w1", state=State.DEGRADED)), Nothing)

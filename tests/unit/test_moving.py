@@ -14,6 +14,10 @@ from tests.unit.builders import case
 
 KNOWS = Profile(tasks=frozenset({"shop.render"}), queues=frozenset({"celery"}))
 NAIVE = Profile(tasks=frozenset(), queues=frozenset({"celery"}))
+NO_GPU = "has no tag 'gpu', which the task needs"
+UNABLE = Profile(
+    tasks=frozenset({"shop.add"}), queues=frozenset({"celery"}), unable={"shop.render": NO_GPU}
+)
 
 
 def instance(id_: str, **known: Any) -> Instance:
@@ -53,6 +57,7 @@ def test_to_another_that_is_active_and_knows_it() -> None:
         case("deaf", {"load": Load(consuming=False)}, "its consumer takes no work"),
         case("unknown", {"profile": None}, "its registered tasks are unknown"),
         case("ignorant", {"profile": NAIVE}, "does not know shop.render"),
+        case("unable", {"profile": UNABLE}, NO_GPU),
     ],
 )
 def test_why_not_to_another(known: dict[str, Any], reason: str) -> None:

@@ -45,6 +45,10 @@ class Warmth:
         """Those that are warm for a key, by id."""
         return [self._instances[id_] for id_ in sorted(self._warm.get(key, ()))]
 
+    def has(self, instance_id: str, key: str) -> bool:
+        """Whether an instance is warm for a key."""
+        return instance_id in self._warm.get(key, ())
+
     def placed(self, instance_id: str) -> None:
         """A task with a key was placed there, and is noted in `placed`."""
         instance = self._instances.get(instance_id)
@@ -69,12 +73,14 @@ def warm_choice(
     best: tuple[float, str, Instance] | None = None
     for instance in warm:
         slots = instance.load.slots or 0
-        after = line(instance, placed.slots.get(instance.id, 0)) + demand.slots
-        if slots and after <= (1.0 + settings.affinity_wait) * slots:
-            entry = (after / slots, instance.id, instance)
+        before = line(instance, placed.slots.get(instance.id, 0))
+        if before + demand.slots <= (1.0 + settings.affinity_wait) * slots:
+            entry = (before / slots, instance.id, instance)
             if best is None or entry[:2] < best[:2]:
                 best = entry
     if best is None:
         return None
-    free = best[0] <= settings.saturation
-    return best[2], settings.saturation if free else 1.0 + settings.affinity_wait
+    chosen = best[2]
+    after = line(chosen, placed.slots.get(chosen.id, 0)) + demand.slots
+    free = after <= settings.saturation * (chosen.load.slots or 0)
+    return chosen, settings.saturation if free else 1.0 + settings.affinity_wait

@@ -102,7 +102,25 @@ def _decide(
         reason = "heartbeats are there, but its consumer takes no work: gets no new work"
         release = _release(instance, snapshot, evidence)
         return [*release, _nothing_plain(instance, reason, evidence)]
+    if instance.state is State.DEGRADED and instance.ejected_until:
+        return _ejected(instance, snapshot, settings, now, evidence)
     return [_nothing(instance, "healthy heartbeats", evidence, settings)]
+
+
+def _ejected(
+    instance: Instance, snapshot: Snapshot, settings: Settings, now: float, evidence: Evidence
+) -> list[Decision]:
+    """It has ejected itself (`worker.ejecting`), and comes back by itself."""
+    back_for = now - instance.ejected_until
+    if back_for < 0:
+        reason = f"ejected for {-back_for:.0f} s more: {instance.ejected_why}"
+        return [*_release(instance, snapshot, evidence), _nothing_plain(instance, reason, evidence)]
+    wanted = settings.recover_beats * settings.heartbeat_period
+    if back_for < wanted or evidence["silent_s"] > settings.longest_gap:
+        reason = f"takes work again since {back_for:.0f} s, ACTIVE after {wanted:.0f} s"
+        return [_nothing_plain(instance, reason, evidence)]
+    reason = f"took work for {back_for:.0f} s and was not ejected again"
+    return [_move(instance, Event.RECOVERED, reason, evidence)]
 
 
 def _evidence(instance: Instance, snapshot: Snapshot, now: float) -> dict[str, float | int | None]:

@@ -40,7 +40,7 @@ def _why_unfit(instance: Instance, task: str, queue: str, snapshot: Snapshot) ->
     if instance.profile is None:
         return "its registered tasks are unknown"
     if task not in instance.profile.tasks:
-        return f"does not know {task}"
+        return instance.profile.unable.get(task) or f"does not know {task}"
     if queue != snapshot.shared_queue and queue not in instance.profile.queues:
         return f"does not consume {queue}, the queue that the task was sent to"
     return ""

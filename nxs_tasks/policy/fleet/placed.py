@@ -11,12 +11,12 @@ from nxs_tasks.model.demand import Demand
 class Placed:
     """What was placed where: as many slots, of which tasks, with how much memory and which keys."""
 
-    __slots__ = ("keys", "memory", "slots", "tasks", "total")
+    __slots__ = ("io", "keys", "memory", "slots", "tasks")
 
     def __init__(self, slots: Mapping[str, int] | None = None) -> None:
         """`slots` is a start: by instance id, slots that are taken."""
         self.slots: Counter[str] = Counter(slots)
-        self.total = self.slots.total()
+        self.io: Counter[str] = Counter()
         self.tasks: Counter[tuple[str, str]] = Counter()
         self.memory: Counter[str] = Counter()
         #: By instance id, affinity keys, the newest first.
@@ -25,7 +25,8 @@ class Placed:
     def add(self, demand: Demand, instance_id: str) -> None:
         """Count one placement."""
         self.slots[instance_id] += demand.slots
-        self.total += demand.slots
+        if demand.io:
+            self.io[instance_id] += 1
         self.tasks[instance_id, demand.task] += 1
         if demand.memory:
             self.memory[instance_id] += demand.memory

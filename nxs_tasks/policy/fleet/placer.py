@@ -59,6 +59,7 @@ class Placer:
         self._tasks: dict[str, _TaskIndex] = {}
         self._shared: dict[tuple[Demand, bool], Placement] = {}
         self._warmth: Warmth | None = None
+        self._by_key: dict[str, Heap] = {}
         self._traits: dict[str, Traits] = {}
         # Few: the instances of a fleet mostly run the same code.
         self._profiles = list({id(i.profile): i.profile for i in snapshot.instances}.values())
@@ -87,7 +88,7 @@ class Placer:
     def _chosen(self, demand: Demand) -> Placement:
         settings, placed = self._settings, self.placed
         if demand.key:
-            placement = to_warm(demand, self._warm_for(demand.key), settings, placed)
+            placement = to_warm(demand, self._warm_for(demand), settings, placed)
             if placement is not None:
                 return placement
         index = self._index_of(demand.task)
@@ -106,10 +107,26 @@ class Placer:
             task=demand.task, instance=nearest, score=value, reason=DIRECT_ONLY, key=demand.key
         )
 
-    def _warm_for(self, key: str) -> list[Instance]:
+    def _warm_for(self, demand: Demand) -> list[Instance]:
+        """The warm instance with the shortest line, if it takes the task; else all that are warm.
+
+        So a key that many have costs no more than one that few have.
+        """
         if self._warmth is None:
             self._warmth = Warmth(self._ready, self.placed, self._settings)
-        return self._warmth.of(key)
+        key, warmth = demand.key, self._warmth
+        heap = self._by_key.get(key)
+        if heap is None:
+            heap = self._by_key[key] = [(self._lines[i.id], i.id) for i in warmth.of(key)]
+            heapq.heapify(heap)
+        while heap and not warmth.has(heap[0][1], key):
+            heapq.heappop(heap)
+        first = _top(heap, self._lines)
+        if first is None:
+            return []
+        nearest = [self._known[first]]
+        taken = to_warm(demand, nearest, self._settings, self.placed) is not None
+        return nearest if taken else warmth.of(key)
 
     def _first_for(
         self, demand: Demand, index: _TaskIndex, first: str
@@ -122,21 +139,21 @@ class Placer:
             return top, DIRECT_BEST
         best: Instance | None = None
         best_merit = 0.0
-        for instance, base in self._choices(index):
-            if not has_room(instance, demand, self._settings, self.placed):
-                continue
-            merit = self.ranking.merit(instance, base, demand, self.placed)
-            if best is None or merit > best_merit:
-                best, best_merit = instance, merit
+        looked: Heap = []
+        heap = index.by_rank
+        while len(looked) < CHOICES and (found := _top(heap, self._rank)) is not None:
+            base = -heap[0][0]
+            if best is not None and base <= best_merit:
+                break  # for this task nobody ranks higher than for any
+            looked.append(heapq.heappop(heap))
+            instance = self._known[found]
+            if plain or has_room(instance, demand, self._settings, self.placed):
+                merit = self.ranking.merit(instance, base, demand, self.placed)
+                if best is None or merit > best_merit:
+                    best, best_merit = instance, merit
+        for entry in looked:
+            heapq.heappush(heap, entry)
         return best, DIRECT_BEST if best is top else DIRECT_ALONE
-
-    def _choices(self, index: _TaskIndex) -> list[tuple[Instance, float]]:
-        taken: Heap = []
-        while len(taken) < CHOICES and _top(index.by_rank, self._rank) is not None:
-            taken.append(heapq.heappop(index.by_rank))
-        for entry in taken:
-            heapq.heappush(index.by_rank, entry)
-        return [(self._known[id_], -rank) for rank, id_ in taken]
 
     def _shared_placement(self, demand: Demand, index: _TaskIndex, *, costly: bool) -> Placement:
         known = self._shared.get((demand, costly))
@@ -193,12 +210,16 @@ class Placer:
 
     def _count(self, demand: Demand, instance_id: str) -> None:
         self.placed.add(demand, instance_id)
-        if demand.key and self._warmth is not None:
-            self._warmth.placed(instance_id)
         instance = self._known[instance_id]
         if self._rank[instance_id] is not None:
             self._rank[instance_id] = self._judge(instance)
         self._lines[instance_id] = line_per_slot(instance, self.placed.slots[instance_id])
+        if demand.key and self._warmth is not None:
+            known = self._warmth.has(instance_id, demand.key)
+            self._warmth.placed(instance_id)
+            heap = self._by_key.get(demand.key)
+            if heap is not None and not known:
+                heapq.heappush(heap, (self._lines[instance_id], instance_id))
 
     def _judge(self, instance: Instance) -> float | None:
         """The negative rank if the instance is eligible for what it knows, else None."""

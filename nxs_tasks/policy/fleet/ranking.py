@@ -13,7 +13,7 @@ choice costs the same in a large fleet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from nxs_tasks.model.demand import Demand
 from nxs_tasks.model.instance import Instance
@@ -53,13 +53,15 @@ class Ranking:
         ready = list(ready)
         self._settings = settings
         self._weights = weights(ready, snapshot.taken_at, settings)
-        self._io = {
+        io = {
             name
             for profile in {id(i.profile): i.profile for i in ready}.values()
             if profile is not None
             for name, traits in profile.traits.items()
             if traits.io
         }
+        #: By instance id, tasks that declare io=True.
+        self._io = {i.id: sum(n for name, n in i.load.types.items() if name in io) for i in ready}
 
     def base(self, instance: Instance, score: float) -> float:
         """Its rank for any task."""
@@ -75,12 +77,11 @@ class Ranking:
 
     def _alike(self, instance: Instance, demand: Demand, placed: Placed) -> int:
         """Tasks there that compete with this one for the same thing."""
-        types: Mapping[str, int] = instance.load.types
-        if not demand.io:
-            found = types.get(demand.task, 0) if types else 0
-            return found + placed.tasks.get((instance.id, demand.task), 0)
-        names = self._io | {demand.task}
-        return sum(types.get(name, 0) + placed.tasks.get((instance.id, name), 0) for name in names)
+        if demand.io:
+            return self._io.get(instance.id, 0) + placed.io.get(instance.id, 0)
+        types = instance.load.types
+        found = types.get(demand.task, 0) if types else 0
+        return found + placed.tasks.get((instance.id, demand.task), 0)
 
     def _crowding(self, instance: Instance, demand: Demand, placed: Placed) -> float:
         settings = self._settings

@@ -62,6 +62,9 @@ if wanted > 0 and redis.call('HGET', KEYS[6], 'epoch') == tostring(previous) the
   redis.call('HSET', KEYS[6], 'epoch', epoch)
 end
 redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict')
+if epoch ~= previous then
+  redis.call('HDEL', KEYS[2], 'ejected_until', 'ejections', 'ejected_why')
+end
 redis.call('HSET', KEYS[2], 'state', 'JOINING', 'epoch', epoch, 'since', now,
   'identity', ARGV[3], 'profile', ARGV[4])
 return {1, epoch}

@@ -36,7 +36,8 @@ if ARGV[1] == '' then
   ids = redis.call('SMEMBERS', KEYS[1])
 else
   ids = {ARGV[2]}
-  for _, id in ipairs(redis.call('ZREVRANGE', KEYS[2], 0, ARGV[1] - 1)) do
+  local longest = ARGV[1] ~= '0' and redis.call('ZREVRANGE', KEYS[2], 0, ARGV[1] - 1) or {}
+  for _, id in ipairs(longest) do
     if id ~= ARGV[2] then ids[#ids + 1] = id end
   end
 end

@@ -1,0 +1,77 @@
+"""How tasks ended in the last minutes, by name: what ejections are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nxs_tasks.errors import Stale
+from nxs_tasks.model.decision import Eject
+from nxs_tasks.policy.fleet.ejection import Runs
+from nxs_tasks.store.store import FleetStore
+
+#: A minute is kept for so long, s.
+KEPT_S = 300
+#: Share of the fleet that may be ejected at a time; one instance always may.
+MOST_EJECTED = 0.1
+
+
+class TooManyEjected(Stale):
+    """So many instances are ejected that one more must not be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """By name, what ended on one instance and on all others; `now` is the server's time, s."""
+
+    now: float
+    here: Mapping[str, Runs]
+    elsewhere: Mapping[str, Runs]
+
+
+class RecentRuns:
+    """Those of one fleet. Every method raises `BrokerError`."""
+
+    def __init__(self, store: FleetStore) -> None:
+        self._store = store
+
+    def report(self, instance: str, runs: Iterable[tuple[str, int, int]]) -> None:
+        """Add, for each name, how many tasks succeeded and failed at an instance."""
+        told = [part for run in runs for part in run]
+        if told:
+            self._store.call("report", self._minutes(instance), [KEPT_S, *told])
+
+    def recent(self, instance: str, names: Sequence[str]) -> Recent:
+        """What ended in this minute and the one before."""
+        now, *counts = self._store.call("recent", self._minutes(instance), names)
+        here, elsewhere = {}, {}
+        for n, name in enumerate(names):
+            all_ok, all_failed, ok, failed = map(int, counts[4 * n : 4 * n + 4])
+            here[name] = Runs(max(0, ok), max(0, failed))
+            elsewhere[name] = Runs(max(0, all_ok - ok), max(0, all_failed - failed))
+        return Recent(float(now), here, elsewhere)
+
+    def eject(self, decision: Eject) -> float:
+        """Carry it out; until when, by the server's time, s. Raises `Stale`, `TooManyEjected`."""
+        keys = self._store.keys
+        done, detail = self._store.call(
+            "eject",
+            [keys.instance(decision.instance), keys.ejected(), keys.members()],
+            [
+                decision.instance,
+                decision.epoch,
+                decision.source,
+                decision.seconds,
+                decision.times,
+                decision.reason,
+                MOST_EJECTED,
+            ],
+        )
+        if done < 0:
+            raise TooManyEjected(f"{detail} instance(s) are ejected already, and more may not be")
+        if not done:
+            raise Stale(f"{decision.instance} is now {detail}")
+        return float(detail)
+
+    def _minutes(self, instance: str) -> list[str]:
+        return [self._store.keys.runs(""), self._store.keys.runs(instance)]

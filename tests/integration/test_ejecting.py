@@ -1,0 +1,156 @@
+"""A worker that judges itself by what others report, on the real store."""
+
+from __future__ import annotations
+
+import pytest
+
+from nxs_tasks.model.decision import Eject, Nothing
+from nxs_tasks.model.state import State
+from nxs_tasks.store import FleetStore
+from nxs_tasks.store.runs import RecentRuns, TooManyEjected
+from nxs_tasks.transport.tenure import Tenure
+from nxs_tasks.worker.ejecting import Ejecting
+from nxs_tasks.worker.tally import Tally
+from tests.conftest import Server, new_store
+from tests.integration.holding import NOTHING, Process
+from tests.integration.messages import OWN, SHARED, message, put, task_ids
+from tests.integration.test_place_script import place, room_of
+from tests.unit.builders import knobs
+
+PAY = "shop.pay"
+
+
+class Worker:
+    """An instance that judges itself when it is told to."""
+
+    def __init__(self, store: FleetStore, name: str) -> None:
+        self.process = Process(store, name, slots=2)
+        self.tally = Tally()
+        self.tenure = Tenure(store, name, self.process.epoch)
+        self.ejecting = Ejecting(store, self.tenure, self.tally, knobs())
+
+    def fail(self, count: int, task: str = PAY) -> None:
+        for _ in range(count):
+            self.tally.failure(task)
+
+    def succeed(self, count: int, task: str = PAY) -> None:
+        for _ in range(count):
+            self.tally.success(task, 0.1)
+        self.ejecting.look()
+
+
+@pytest.fixture
+def fleet(store: FleetStore) -> list[Worker]:
+    return [Worker(store, f"w{n}") for n in range(1, 4)]
+
+
+def test_it_stops_at_the_fifth_failure_and_is_ejected(
+    store: FleetStore, fleet: list[Worker]
+) -> None:
+    hole, other, _ = fleet
+    other.succeed(10)
+    hole.fail(4)
+    assert not hole.tenure.suspended
+    hole.fail(1)
+    assert hole.tenure.suspended
+    assert isinstance(hole.ejecting.look(), Eject)
+    hole.ejecting.look_safely()
+    assert not hole.tenure.suspended
+    found = store.snapshot().get("w1")
+    assert found is not None
+    assert (found.state, found.ejections) == (State.DEGRADED, 1)
+    assert "go well elsewhere" in found.ejected_why
+    assert found.ejected_until - store.now() == pytest.approx(30.0, abs=5.0)
+
+
+def test_who_is_ejected_gets_nothing_and_then_again(store: FleetStore, fleet: list[Worker]) -> None:
+    hole, other, _ = fleet
+    other.succeed(10)
+    hole.fail(5)
+    hole.ejecting.look()
+    put(store, SHARED, message("t1", SHARED))
+    kind, wait_ms = hole.process.ask()
+    assert (kind, 0 < wait_ms <= 30_000) == (NOTHING, True)
+    assert place(store, 1, {OWN: [message("t2")]}, {OWN: room_of(hole.process)}) == 2
+    assert task_ids(store, SHARED) == ["t1", "t2"]
+    store.client.hset(store.keys.instance("w1"), "ejected_until", repr(store.now() - 1))
+    assert hole.process.take()
+
+
+def test_a_task_that_fails_everywhere_ejects_nobody(fleet: list[Worker]) -> None:
+    for _ in range(3):
+        for worker in fleet:
+            worker.fail(5)
+            assert isinstance(worker.ejecting.look(), Nothing)
+            assert not worker.tally.failing
+
+
+def test_without_comparison_nobody_is_ejected(fleet: list[Worker]) -> None:
+    fleet[0].fail(50)
+    assert isinstance(fleet[0].ejecting.look(), Nothing)
+
+
+def test_not_more_than_one_of_a_few_is_ejected(store: FleetStore, fleet: list[Worker]) -> None:
+    first, second, good = fleet
+    good.succeed(10)
+    first.fail(5)
+    first.ejecting.look()
+    second.fail(5)
+    decision = second.ejecting.look()
+    assert isinstance(decision, Eject)
+    with pytest.raises(TooManyEjected, match="1 instance"):
+        RecentRuns(store).eject(decision)
+    found = store.snapshot().get("w2")
+    assert found is not None
+    assert (found.state, found.ejected_until) == (State.ACTIVE, 0.0)
+
+
+def test_a_tenth_of_many_may_be(store: FleetStore) -> None:
+    workers = [Worker(store, f"w{n}") for n in range(20)]
+    workers[0].succeed(10)
+    for worker in workers[1:5]:
+        worker.fail(5)
+        worker.ejecting.look()
+    ejected = [i.id for i in store.snapshot().instances if i.ejected_until]
+    assert ejected == ["w1", "w2"]
+
+
+def test_what_this_instance_did_itself_is_no_evidence(fleet: list[Worker]) -> None:
+    fleet[0].succeed(50)
+    fleet[0].fail(5)
+    assert isinstance(fleet[0].ejecting.look(), Nothing)
+
+
+def test_a_success_between_the_failures_ends_the_row(fleet: list[Worker]) -> None:
+    fleet[1].succeed(10)
+    fleet[0].fail(4)
+    fleet[0].succeed(1)
+    fleet[0].fail(4)
+    assert isinstance(fleet[0].ejecting.look(), Nothing)
+
+
+def test_a_new_process_begins_anew(store: FleetStore, fleet: list[Worker]) -> None:
+    fleet[1].succeed(10)
+    fleet[0].fail(5)
+    fleet[0].ejecting.look()
+    Process(store, "w1")
+    found = store.snapshot().get("w1")
+    assert found is not None
+    assert (found.ejected_until, found.ejections, found.ejected_why) == (0.0, 0, "")
+
+
+def test_who_has_lost_the_name_is_not_judged_and_goes_on(fleet: list[Worker]) -> None:
+    fleet[1].succeed(10)
+    fleet[0].fail(5)
+    fleet[0].tenure.epoch += 1
+    fleet[0].ejecting.look_safely()
+    assert not fleet[0].tenure.suspended
+
+
+def test_without_the_broker_nobody_is_suspended(own_server: Server) -> None:
+    worker = Worker(new_store(own_server.url), "w1")
+    worker.fail(5)
+    own_server.kill()
+    assert worker.tenure.suspended
+    worker.ejecting.look_safely()
+    assert not worker.tenure.suspended
