@@ -22,7 +22,7 @@ def test_what_a_killed_worker_ran_runs_elsewhere(live: Live, shop: Any) -> None:
     live.control_plane()
     victim = live.worker("w1@t", 2)
     live.until_state(State.ACTIVE, "w1@t")
-    short, long = shop.nap.delay(5.0), shop.nap.delay(300.0)
+    short, long = shop.nap.delay(20.0), shop.nap.delay(300.0)
     live.until(lambda: live.instance("w1@t").inflight == 2, "both are held by the victim")
     live.worker("w2@t", 3)
     live.until_state(State.ACTIVE, "w2@t")

@@ -53,7 +53,7 @@ class Ranking:
         ready = list(ready)
         self._settings = settings
         self._weights = weights(ready, snapshot.taken_at, settings)
-        io = {
+        io = self._io_names = {
             name
             for profile in {id(i.profile): i.profile for i in ready}.values()
             if profile is not None
@@ -77,9 +77,11 @@ class Ranking:
 
     def _alike(self, instance: Instance, demand: Demand, placed: Placed) -> int:
         """Tasks there that compete with this one for the same thing."""
-        if demand.io:
-            return self._io.get(instance.id, 0) + placed.io.get(instance.id, 0)
         types = instance.load.types
+        if demand.io:
+            # A name that no instance knows to do so is declared by the submitter alone.
+            alone = 0 if demand.task in self._io_names else types.get(demand.task, 0)
+            return alone + self._io.get(instance.id, 0) + placed.io.get(instance.id, 0)
         found = types.get(demand.task, 0) if types else 0
         return found + placed.tasks.get((instance.id, demand.task), 0)
 
