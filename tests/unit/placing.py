@@ -13,7 +13,7 @@ from nxs_tasks.policy.fleet.placer import Placer
 from nxs_tasks.settings import Settings
 from tests.unit.builders import a_snapshot, knobs
 
-SPEC = knobs()
+SPEC = knobs(affinity_wait=4)
 
 
 def weighed(
