@@ -10,10 +10,14 @@ from bench.sim.machine import Machine
 from bench.sim.work import Job
 from nxs_tasks.model.decision import Eject
 from nxs_tasks.model.state import State
-from nxs_tasks.policy.fleet.ejection import Runs, judge
+from nxs_tasks.policy.fleet.ejection import Failing, Runs, judge
 
-#: Ends are counted by the minute; this minute and the one before tell how a name goes.
-MINUTE_S = 60.0
+#: Ends are counted by periods of so long, and compared for so long back, s.
+PERIOD_S, WINDOW_S = 5.0, 60.0
+#: After the last of a row of failures the others have so long to tell how their tasks end, s.
+SETTLING_S = 6.0
+#: For so long a name that fails elsewhere too suspends nothing, s.
+TRUSTED_S = 300.0
 #: Share of the fleet that may be ejected at a time; one always may.
 SHARE = 0.1
 
@@ -22,11 +26,11 @@ Ends = dict[str, Runs]
 
 
 class Ejections:
-    """Judges a machine at `eject_failures` failures in a row, and at each heartbeat.
+    """Judges a machine some seconds after `eject_failures` failures in a row, and at heartbeats.
 
-    What ended on a machine is told by its heartbeats, and when it is judged. While it is ejected
-    it is DEGRADED and takes nothing; after that it is ACTIVE as one that has just joined, and so
-    many failures in a row are needed anew.
+    Meanwhile it takes nothing, as in `worker.ejecting`. What ended on a machine is told by its
+    heartbeats, and when it is judged. While it is ejected it is DEGRADED; after that it is ACTIVE
+    as one that has just joined.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -34,62 +38,85 @@ class Ejections:
         #: When whom, s.
         self.times: list[tuple[float, str]] = []
         self._ends: dict[int, dict[str, Ends]] = defaultdict(lambda: defaultdict(dict))
+        self._trusted: dict[tuple[str, str], float] = {}
         fleet.on_end.append(self._ended)
         fleet.on_beat.append(self._beat)
 
     def _ended(self, job: Job, machine: Machine) -> None:
-        in_a_row = len(machine.tally.failing) >= self._fleet.settings.eject_failures
-        if job.failed and in_a_row and machine.state is State.ACTIVE:
-            self._judge(machine)
+        if not job.failed or machine.suspended or machine.state is not State.ACTIVE:
+            return
+        row = machine.tally.rows[job.task].count
+        trusted = self._trusted.get((machine.id, job.task), -TRUSTED_S)
+        long = max(row, len(machine.tally.tail)) >= self._fleet.settings.eject_failures
+        if long and self._fleet.loop.now - trusted >= TRUSTED_S:
+            self._tell(machine)
+            machine.suspended = True
+            self._fleet.loop.at(self._fleet.loop.now + SETTLING_S, self._settle, machine)
+
+    def _settle(self, machine: Machine) -> None:
+        self._judge(machine)
+        machine.suspended = False
+        self._fleet.wake(machine)
 
     def _beat(self, machine: Machine) -> None:
         self._tell(machine)
-        if machine.state is State.ACTIVE:
+        if machine.state is State.ACTIVE and not machine.suspended:
             self._judge(machine)
 
     def _tell(self, machine: Machine) -> None:
-        minute = int(self._fleet.loop.now // MINUTE_S)
-        for old in [m for m in self._ends if m < minute - 1]:
+        period = int(self._fleet.loop.now // PERIOD_S)
+        for old in [p for p in self._ends if p < period - 2 * WINDOW_S / PERIOD_S]:
             del self._ends[old]
-        ends = self._ends[minute][machine.id]
+        ends = self._ends[period][machine.id]
         for name, ran in machine.tally.take().items():
             before = ends.get(name, Runs())
             ends[name] = Runs(before.succeeded + ran.succeeded, before.failed + ran.failed)
 
-    def _lately(self, machine: Machine, *, here: bool) -> Ends:
-        found: Ends = {}
-        for by_machine in self._ends.values():
+    def _lately(self, machine: Machine, name: str, since: float, *, here: bool) -> Runs:
+        found = Runs()
+        for period, by_machine in self._ends.items():
+            if period < since // PERIOD_S:
+                continue
             for id_, ends in by_machine.items():
-                if (id_ == machine.id) is here:
-                    for name, runs in ends.items():
-                        known = found.get(name, Runs())
-                        found[name] = Runs(
-                            known.succeeded + runs.succeeded, known.failed + runs.failed
-                        )
+                if (id_ == machine.id) is here and name in ends:
+                    runs = ends[name]
+                    found = Runs(found.succeeded + runs.succeeded, found.failed + runs.failed)
         return found
 
     def _judge(self, machine: Machine) -> None:
-        fleet, now = self._fleet, self._fleet.loop.now
+        fleet, now, tally = self._fleet, self._fleet.loop.now, machine.tally
         self._tell(machine)
-        decision = judge(
-            machine.instance(live=True),
-            tuple(machine.tally.failing),
-            self._lately(machine, here=True),
-            self._lately(machine, here=False),
-            fleet.settings,
-            EPOCH_S + now,
-        )
-        out = sum(m.state is State.DEGRADED for m in fleet.machines)
-        most = max(1, int(SHARE * len(fleet.machines)))
-        if not isinstance(decision, Eject) or out >= most:
+        if not tally.rows:
             return
+        rows = {name: row.count for name, row in tally.rows.items()}
+        since = {
+            name: self._lately(machine, name, row.since, here=False)
+            for name, row in tally.rows.items()
+        }
+        last = now - WINDOW_S
+        here = {name: self._lately(machine, name, last, here=True) for name in rows}
+        elsewhere = {name: self._lately(machine, name, last, here=False) for name in rows}
+        failing = Failing(rows, tuple(tally.tail), since)
+        instance = machine.instance(live=True)
+        decision = judge(instance, failing, here, elsewhere, fleet.settings, EPOCH_S + now)
+        if not isinstance(decision, Eject):
+            if machine.suspended:
+                self._trusted.update(dict.fromkeys(((machine.id, name) for name in rows), now))
+            return
+        out = sum(m.state is State.DEGRADED for m in fleet.machines)
+        if out < max(1, int(SHARE * len(fleet.machines))):
+            self._eject(machine, decision)
+
+    def _eject(self, machine: Machine, decision: Eject) -> None:
+        fleet, now = self._fleet, self._fleet.loop.now
         self.times.append((now, machine.id))
         machine.state, machine.since = State.DEGRADED, now
         machine.ejected_until, machine.ejections = now + decision.seconds, decision.times
         machine.victim = None
-        machine.tally.failing.clear()
+        machine.tally.forget_rows()
         fleet.loop.at(machine.ejected_until, self._take_again, machine)
 
     def _take_again(self, machine: Machine) -> None:
+        machine.tally.forget_rows()
         machine.state, machine.since = State.ACTIVE, self._fleet.loop.now
         self._fleet.wake(machine)

@@ -54,6 +54,8 @@ class Machine:
         #: Until when it is ejected, s, and how many times that counts.
         self.ejected_until = 0.0
         self.ejections = 0
+        #: Takes nothing until it is known whose fault its failures are.
+        self.suspended = False
         self._cached = cached
         self._cache: OrderedDict[str, None] = OrderedDict()
         self._profile = Profile(tasks=frozenset(tasks), queues=frozenset({SHARED}), shared=SHARED)
@@ -64,7 +66,8 @@ class Machine:
     @property
     def free(self) -> int:
         """Slots that would take a job, whatever waits."""
-        return self.slots - self.running if self.state is State.ACTIVE else 0
+        takes = self.state is State.ACTIVE and not self.suspended
+        return self.slots - self.running if takes else 0
 
     @property
     def up(self) -> bool:

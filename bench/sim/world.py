@@ -12,6 +12,7 @@ from bench.sim.loop import EPOCH_S, Loop
 from bench.sim.machine import SHARED, Machine
 from bench.sim.work import Job
 from nxs_tasks.model.snapshot import Snapshot
+from nxs_tasks.worker.tally import Tally
 
 #: The answer of a placing that keeps a job, and will have it arrive again.
 HELD = ""
@@ -54,16 +55,22 @@ class World:
         self._checked = checked
         self._reload_s = reload_s
         self._by_id = {machine.id: machine for machine in machines}
+        for machine in machines:
+            machine.tally = Tally(self._now)
         self._beat_period: float | None = None
 
     def machine(self, id_: str) -> Machine:
         """The machine of that id."""
         return self._by_id[id_]
 
+    def _now(self) -> float:
+        return self.loop.now
+
     def add(self, machine: Machine) -> None:
         """A machine joins, and takes from the shared queue at once."""
         self.machines.append(machine)
         self._by_id[machine.id] = machine
+        machine.tally = Tally(self._now)
         machine.since = self.loop.now
         machine.beat(self.loop.now)
         if self._beat_period is not None:

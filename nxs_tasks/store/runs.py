@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nxs_tasks.errors import Stale
@@ -10,8 +10,10 @@ from nxs_tasks.model.decision import Eject
 from nxs_tasks.policy.fleet.ejection import Runs
 from nxs_tasks.store.store import FleetStore
 
-#: A minute is kept for so long, s.
-KEPT_S = 300
+#: Ends are counted by periods of so long, s, which are kept for so long, s.
+PERIOD_S, KEPT_S = 5, 120
+#: Nobody looks back further than this, s.
+FARTHEST_S = 90.0
 #: Share of the fleet that may be ejected at a time; one instance always may.
 MOST_EJECTED = 0.1
 
@@ -39,13 +41,14 @@ class RecentRuns:
         """Add, for each name, how many tasks succeeded and failed at an instance."""
         told = [part for run in runs for part in run]
         if told:
-            self._store.call("report", self._minutes(instance), [KEPT_S, *told])
+            self._store.call("report", self._periods(instance), [PERIOD_S, KEPT_S, *told])
 
-    def recent(self, instance: str, names: Sequence[str]) -> Recent:
-        """What ended in this minute and the one before."""
-        now, *counts = self._store.call("recent", self._minutes(instance), names)
+    def recent(self, instance: str, back_s: Mapping[str, float]) -> Recent:
+        """What ended, for each name as far back as it says, s."""
+        asked = [part for name, s in back_s.items() for part in (min(s, FARTHEST_S), name)]
+        now, *counts = self._store.call("recent", self._periods(instance), [PERIOD_S, *asked])
         here, elsewhere = {}, {}
-        for n, name in enumerate(names):
+        for n, name in enumerate(back_s):
             all_ok, all_failed, ok, failed = map(int, counts[4 * n : 4 * n + 4])
             here[name] = Runs(max(0, ok), max(0, failed))
             elsewhere[name] = Runs(max(0, all_ok - ok), max(0, all_failed - failed))
@@ -74,5 +77,5 @@ class RecentRuns:
             raise Stale(f"{decision.instance} is now {detail}")
         return float(detail)
 
-    def _minutes(self, instance: str) -> list[str]:
+    def _periods(self, instance: str) -> list[str]:
         return [self._store.keys.runs(""), self._store.keys.runs(instance)]

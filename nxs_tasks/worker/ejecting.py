@@ -2,26 +2,36 @@
 
 It judges itself, because it sees each failure when it happens: one that fails a task in some
 milliseconds would have had hundreds before anybody else could know. So it stops asking at the last
-of `eject_failures` in a row, and asks again as soon as it is found to be no fault of its own.
+of `eject_failures` in a row, and waits until all others have told how their tasks end now. What is
+found to be no fault of its own makes it wait again after `TRUSTED_S` at the soonest.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 
+from nxs_tasks.clock import SYSTEM
 from nxs_tasks.errors import NxsError, Stale
 from nxs_tasks.model.decision import Eject, Nothing, Transition
 from nxs_tasks.model.state import Event, State
-from nxs_tasks.policy.fleet.ejection import judge
+from nxs_tasks.policy.fleet.ejection import Failing, judge
 from nxs_tasks.policy.fleet.lifecycle import next_state
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.runs import RecentRuns
 from nxs_tasks.transport.tenure import Tenure
-from nxs_tasks.worker.tally import Tally
+from nxs_tasks.worker.tally import Ran, Tally
 
 log = logging.getLogger(__name__)
+
+#: What ended in so long is compared, s.
+WINDOW_S = 60.0
+#: So much longer than the period of heartbeats others have to tell how their tasks end, s.
+SETTLING_S = 1.0
+#: For so long a name that fails elsewhere too suspends nothing, s.
+TRUSTED_S = 300.0
 
 
 class Ejecting(threading.Thread):
@@ -36,12 +46,16 @@ class Ejecting(threading.Thread):
         self._settings = settings
         self._over = threading.Event()
         self._wanted = threading.Event()
-        self._names: set[str] = set()
+        #: Names that are no fault of this instance, and since when, monotonic, s.
+        self._trusted: dict[str, float] = {}
         tally.on_failure = self.failed
 
-    def failed(self) -> None:
-        """A task has failed. Returns at once."""
-        if len(self._tally.failing) >= self._settings.eject_failures:
+    def failed(self, task: str) -> None:
+        """A task of that name has failed. Returns at once."""
+        row, tail = self._tally.rows.get(task), len(self._tally.tail)
+        longest = max(tail, 0 if row is None else row.count)
+        trusted = SYSTEM.monotonic() - self._trusted.get(task, float("-inf")) < TRUSTED_S
+        if longest >= self._settings.eject_failures and not trusted:
             # In this order: a look that ends meanwhile sees that another one is wanted.
             self._wanted.set()
             self._tenure.suspended = True
@@ -49,7 +63,10 @@ class Ejecting(threading.Thread):
     def run(self) -> None:
         """Judge until stopped."""
         while not self._over.is_set():
-            self._wanted.wait(self._settings.heartbeat_period)
+            if self._wanted.wait(self._settings.heartbeat_period):
+                # All others report meanwhile.
+                self._report_safely()
+                self._over.wait(self._settings.heartbeat_period + SETTLING_S)
             if not self._over.is_set():
                 self.look_safely()
 
@@ -67,43 +84,64 @@ class Ejecting(threading.Thread):
         try:
             self.look()
         except NxsError as error:
-            log.debug("how tasks ended is not compared with others: %s", error)
+            log.debug("how tasks end is not compared with others: %s", error)
         except Exception:
             # A worker that is suspended for ever would be noticed by nobody.
             log.exception("how tasks ended could not be judged")
         finally:
             self._tenure.suspended = self._wanted.is_set() and not self._over.is_set()
 
-    def look(self) -> Eject | Nothing | None:
-        """Report and judge; None if nothing failed. Raises `BrokerError`."""
-        tenure, tally = self._tenure, self._tally
-        failing = list(tally.failing)
-        taken = tally.take()
-        self._names |= taken.keys()
+    def _report_safely(self) -> None:
+        try:
+            self._report()
+        except NxsError as error:
+            log.debug("how tasks end is told later: %s", error)
+
+    def _report(self) -> Mapping[str, Ran]:
+        taken = self._tally.take()
         told = [(name, ran.succeeded, ran.failed) for name, ran in taken.items()]
         try:
-            self._runs.report(tenure.instance, told)
+            self._runs.report(self._tenure.instance, told)
         except NxsError:
-            tally.put_back(taken)
+            self._tally.put_back(taken)
             raise
-        if not failing and not any(ran.failed > 0 for ran in taken.values()):
+        return taken
+
+    def look(self) -> Eject | Nothing | None:
+        """Report and judge; None if nothing failed. Raises `BrokerError`."""
+        tenure, now = self._tenure, SYSTEM.monotonic()
+        failed = {name for name, ran in self._report().items() if ran.failed > 0}
+        rows = {name: (row.count, now - row.since) for name, row in self._tally.rows.copy().items()}
+        tail = tuple(self._tally.tail)
+        if not failed and not rows:
             return None
-        recent = self._runs.recent(tenure.instance, sorted(self._names | set(failing)))
-        self._names = {name for name, runs in recent.here.items() if runs.all}
+        since = self._runs.recent(tenure.instance, {name: s for name, (_, s) in rows.items()})
+        lately = self._runs.recent(tenure.instance, dict.fromkeys(sorted(failed), WINDOW_S))
         mine = self._store.snapshot(longest=0, also=tenure.instance).get(tenure.instance)
         if mine is None or mine.epoch != tenure.epoch:
             return None
-        if mine.ejected_until > recent.now:
+        if mine.ejected_until > lately.now:
             # What was running yet says nothing about the time after.
-            tally.failing.clear()
+            self._tally.forget_rows()
             return None
-        decision = judge(mine, failing, recent.here, recent.elsewhere, self._settings, recent.now)
+        counts = {name: count for name, (count, _) in rows.items()}
+        failing = Failing(counts, tail, since.elsewhere)
+        here, elsewhere = lately.here, lately.elsewhere
+        decision = judge(mine, failing, here, elsewhere, self._settings, lately.now)
         if isinstance(decision, Eject):
             self._eject(decision)
-        if len(failing) >= self._settings.eject_failures:
-            tally.failing.clear()
-            log.info("%s: %s", tenure.instance, decision.reason)
+            self._tally.forget_rows()
+        else:
+            self._trust(failing, decision.reason)
         return decision
+
+    def _trust(self, failing: Failing, reason: str) -> None:
+        least = self._settings.eject_failures
+        names = {name for name, count in failing.rows.items() if count >= least}
+        names |= set(failing.tail) if len(failing.tail) >= least else set()
+        if names - self._trusted.keys():
+            log.info("%s: %s", self._tenure.instance, reason)
+        self._trusted.update(dict.fromkeys(names, SYSTEM.monotonic()))
 
     def _eject(self, decision: Eject) -> None:
         try:

@@ -24,8 +24,17 @@ NEITHER = (Ignore, Reject, Retry, Terminated)
 
 #: Weight of the newest task in the mean duration.
 SMOOTHING = 0.1
-#: Failures in a row that are remembered by name.
+
+#: Names of the last failures that are remembered.
 REMEMBERED = 100
+
+
+@dataclass(slots=True)
+class Row:
+    """Failures since the last success: how many, and when the first of them was, monotonic, s."""
+
+    count: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -37,17 +46,24 @@ class Ran:
 
 
 class Tally:
-    """Totals since the process started, and by name what came since it was last taken."""
+    """Totals since the process started, and by name what came since it was last taken.
 
-    def __init__(self) -> None:
+    Used by the worker's main thread, and by one that looks at it.
+    """
+
+    def __init__(self, now: Callable[[], float] = SYSTEM.monotonic) -> None:
+        """`now` is monotonic time, s."""
+        self._now = now
         self.succeeded = 0
         self.failed = 0
         #: How long a task took lately, s; None before the first.
         self.mean_s: float | None = None
-        #: Names of the tasks that failed since the last success, the oldest first.
-        self.failing: deque[str] = deque(maxlen=REMEMBERED)
-        #: Called after each failure, where it is noticed.
-        self.on_failure: Callable[[], None] = lambda: None
+        #: By name, the failures since the last success of that name.
+        self.rows: dict[str, Row] = {}
+        #: Names of what failed since the last success of any, the newest last.
+        self.tail: deque[str] = deque(maxlen=REMEMBERED)
+        #: Called with the name after each failure, where it is noticed.
+        self.on_failure: Callable[[str], None] = lambda task: None
         self._ran: dict[str, Ran] = {}
 
     def success(self, task: str, seconds: float | None = None) -> None:
@@ -59,7 +75,8 @@ class Tally:
         self._ran.setdefault(task, Ran()).succeeded += 1
         if seconds is None:
             return
-        self.failing.clear()
+        self.rows.pop(task, None)
+        self.tail.clear()
         known = self.mean_s
         self.mean_s = seconds if known is None else known + SMOOTHING * (seconds - known)
 
@@ -71,9 +88,15 @@ class Tally:
     def failure(self, task: str) -> None:
         """A task has failed, in a way that it does not declare as expected."""
         self.failed += 1
+        self.setback(task)
+
+    def setback(self, task: str) -> None:
+        """A task has failed and will be tried again: no end, and yet a sign."""
         self._ran.setdefault(task, Ran()).failed += 1
-        self.failing.append(task)
-        self.on_failure()
+        row = self.rows.setdefault(task, Row(0, self._now()))
+        row.count += 1
+        self.tail.append(task)
+        self.on_failure(task)
 
     def put_back(self, taken: Mapping[str, Ran]) -> None:
         """Count again what was taken and could not be told."""
@@ -81,6 +104,11 @@ class Tally:
             counted = self._ran.setdefault(task, Ran())
             counted.succeeded += ran.succeeded
             counted.failed += ran.failed
+
+    def forget_rows(self) -> None:
+        """Begin anew: what failed until now has been judged."""
+        self.rows.clear()
+        self.tail.clear()
 
     def take(self) -> dict[str, Ran]:
         """By name, what came since the last call."""
@@ -126,16 +154,16 @@ class CountingMixin:
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Count a failure, unless the task declares the error as expected (`throws`)."""
-        error = exc_info.exception
-        if isinstance(error, ExceptionWithTraceback):
-            error = error.exc
+        error = _error_of(exc_info)
         throws = self.task.throws or ()  # Celery takes one class as well as several
         expected = isinstance(error, NEITHER) or isinstance(error, throws)  # noqa: SIM101
         self._nxs_judge(failed=not expected)
         return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
 
     def on_retry(self, exc_info: Any) -> Any:
-        """A retry is no end yet."""
+        """A retry is no end yet; one because of an error is a sign."""
+        if getattr(_error_of(exc_info), "exc", None) is not None and not self._nxs_judged:
+            self.tally.setback(self.task.name)
         self._nxs_judge(failed=False)
         return super().on_retry(exc_info)  # type: ignore[misc]
 
@@ -153,6 +181,11 @@ class CountingMixin:
         self._nxs_judged = "failed" if failed else "neither"
         if failed:
             self.tally.failure(self.task.name)
+
+
+def _error_of(exc_info: Any) -> Any:
+    error = exc_info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error
 
 
 def counting(request_class: Any, tally: Tally, *mixins: type, **attributes: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nxs_tasks.model.decision import Eject, Nothing
@@ -48,11 +50,11 @@ def test_it_stops_at_the_fifth_failure_and_is_ejected(
     store: FleetStore, fleet: list[Worker]
 ) -> None:
     hole, other, _ = fleet
-    other.succeed(10)
     hole.fail(4)
     assert not hole.tenure.suspended
     hole.fail(1)
     assert hole.tenure.suspended
+    other.succeed(10)
     assert isinstance(hole.ejecting.look(), Eject)
     hole.ejecting.look_safely()
     assert not hole.tenure.suspended
@@ -65,8 +67,8 @@ def test_it_stops_at_the_fifth_failure_and_is_ejected(
 
 def test_who_is_ejected_gets_nothing_and_then_again(store: FleetStore, fleet: list[Worker]) -> None:
     hole, other, _ = fleet
-    other.succeed(10)
     hole.fail(5)
+    other.succeed(10)
     hole.ejecting.look()
     put(store, SHARED, message("t1", SHARED))
     kind, wait_ms = hole.process.ask()
@@ -82,7 +84,41 @@ def test_a_task_that_fails_everywhere_ejects_nobody(fleet: list[Worker]) -> None
         for worker in fleet:
             worker.fail(5)
             assert isinstance(worker.ejecting.look(), Nothing)
-            assert not worker.tally.failing
+            assert worker.tally.rows
+
+
+def test_what_went_well_before_it_failed_for_all_ejects_nobody(
+    store: FleetStore, fleet: list[Worker]
+) -> None:
+    fleet[1].succeed(50)
+    base = store.keys.runs("")
+    found: Any = store.client.scan_iter()
+    for key in list(found):
+        if key.startswith(base.rstrip(":")) and key.rpartition(":")[2].isdigit():
+            head, _, period = key.rpartition(":")
+            store.client.rename(key, f"{head}:{int(period) - 2}")
+    fleet[0].fail(5)
+    assert isinstance(fleet[0].ejecting.look(), Nothing)
+
+
+def test_what_fails_elsewhere_too_suspends_only_once(fleet: list[Worker]) -> None:
+    fleet[0].fail(5)
+    fleet[1].fail(5)
+    fleet[1].ejecting.look()
+    fleet[0].ejecting.look_safely()
+    fleet[0].fail(5)
+    assert not fleet[0].tenure.suspended
+
+
+def test_the_last_one_is_never_ejected(store: FleetStore) -> None:
+    last, gone = Worker(store, "w1"), Worker(store, "w2")
+    last.fail(5)
+    gone.succeed(50)
+    store.client.hset(store.keys.instance("w2"), "state", State.GONE)
+    decision = last.ejecting.look()
+    assert isinstance(decision, Eject)
+    with pytest.raises(TooManyEjected):
+        RecentRuns(store).eject(decision)
 
 
 def test_without_comparison_nobody_is_ejected(fleet: list[Worker]) -> None:
@@ -92,10 +128,10 @@ def test_without_comparison_nobody_is_ejected(fleet: list[Worker]) -> None:
 
 def test_not_more_than_one_of_a_few_is_ejected(store: FleetStore, fleet: list[Worker]) -> None:
     first, second, good = fleet
-    good.succeed(10)
     first.fail(5)
-    first.ejecting.look()
     second.fail(5)
+    good.succeed(90)
+    first.ejecting.look()
     decision = second.ejecting.look()
     assert isinstance(decision, Eject)
     with pytest.raises(TooManyEjected, match="1 instance"):
@@ -107,9 +143,10 @@ def test_not_more_than_one_of_a_few_is_ejected(store: FleetStore, fleet: list[Wo
 
 def test_a_tenth_of_many_may_be(store: FleetStore) -> None:
     workers = [Worker(store, f"w{n}") for n in range(20)]
-    workers[0].succeed(10)
     for worker in workers[1:5]:
         worker.fail(5)
+    workers[0].succeed(90)
+    for worker in workers[1:5]:
         worker.ejecting.look()
     ejected = [i.id for i in store.snapshot().instances if i.ejected_until]
     assert ejected == ["w1", "w2"]
@@ -122,16 +159,16 @@ def test_what_this_instance_did_itself_is_no_evidence(fleet: list[Worker]) -> No
 
 
 def test_a_success_between_the_failures_ends_the_row(fleet: list[Worker]) -> None:
-    fleet[1].succeed(10)
     fleet[0].fail(4)
     fleet[0].succeed(1)
     fleet[0].fail(4)
+    fleet[1].succeed(10)
     assert isinstance(fleet[0].ejecting.look(), Nothing)
 
 
 def test_a_new_process_begins_anew(store: FleetStore, fleet: list[Worker]) -> None:
-    fleet[1].succeed(10)
     fleet[0].fail(5)
+    fleet[1].succeed(10)
     fleet[0].ejecting.look()
     Process(store, "w1")
     found = store.snapshot().get("w1")
@@ -140,8 +177,8 @@ def test_a_new_process_begins_anew(store: FleetStore, fleet: list[Worker]) -> No
 
 
 def test_who_has_lost_the_name_is_not_judged_and_goes_on(fleet: list[Worker]) -> None:
-    fleet[1].succeed(10)
     fleet[0].fail(5)
+    fleet[1].succeed(10)
     fleet[0].tenure.epoch += 1
     fleet[0].ejecting.look_safely()
     assert not fleet[0].tenure.suspended

@@ -15,7 +15,7 @@ from celery.worker.request import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nxs_tasks.worker.tally import Ran, Tally, count_tasks, counting
+from nxs_tasks.worker.tally import Ran, Row, Tally, count_tasks, counting
 from tests.unit.builders import case, examples
 
 
@@ -311,21 +311,25 @@ class TestByName:
         tally.failure("shop.pay")
         assert tally.take() == {"shop.pay": Ran(succeeded=-1, failed=1)}
 
-    def test_failures_since_the_last_success_are_remembered(self) -> None:
-        tally = Tally()
+    def test_failures_since_the_last_success_of_a_name_are_a_row(self) -> None:
+        times = iter((1.0, 2.0, 3.0))
+        tally = Tally(lambda: next(times))
         tally.failure("shop.pay")
         tally.success("shop.pay", 1.0)
-        assert list(tally.failing) == []
+        assert (tally.rows, list(tally.tail)) == ({}, [])
         tally.failure("shop.mail")
         tally.failure("shop.pay")
-        assert list(tally.failing) == ["shop.mail", "shop.pay"]
+        assert tally.rows == {"shop.mail": Row(1, 2.0), "shop.pay": Row(1, 3.0)}
+        assert list(tally.tail) == ["shop.mail", "shop.pay"]
+        tally.success("shop.mail", 1.0)
+        assert (list(tally.rows), list(tally.tail)) == (["shop.pay"], [])
 
     def test_a_task_that_has_only_begun_ends_no_row(self) -> None:
         tally = Tally()
         for _ in range(5):
             tally.failure("shop.pay")
-            tally.success("shop.early")
-        assert len(tally.failing) == 5
+            tally.success("shop.pay")
+        assert (tally.rows["shop.pay"].count, len(tally.tail)) == (5, 5)
 
     def test_early_tasks_that_fail_make_a_row(self) -> None:
         tally = Tally()
@@ -333,7 +337,18 @@ class TestByName:
             request = counting(PlainRequest, tally)(acks_late=False)
             accepted(request)
             request.on_failure(failure(ValueError("x")))
-        assert (len(tally.failing), tally.succeeded, tally.failed) == (5, 0, 5)
+        assert (tally.rows["shop.pay"].count, tally.succeeded, tally.failed) == (5, 0, 5)
+
+    def test_a_retry_because_of_an_error_is_a_sign_and_no_failure(self) -> None:
+        tally, told = Tally(), list[str]()
+        tally.on_failure = told.append
+        for error in (Retry("again", exc=ValueError("x")), Retry("later")):
+            request = counting(PlainRequest, tally)()
+            accepted(request)
+            request.on_retry(failure(error))
+        assert (tally.rows["shop.pay"].count, told) == (1, ["shop.pay"])
+        assert (tally.succeeded, tally.failed) == (0, 0)
+        assert tally.take() == {"shop.pay": Ran(failed=1)}
 
     def test_what_could_not_be_told_is_counted_again(self) -> None:
         tally = Tally()

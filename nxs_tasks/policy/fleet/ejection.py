@@ -3,28 +3,37 @@
 One that fails each task in a moment always has a free slot, so it would get most of the work. It is
 ejected (Envoy's outlier detection) if
 
-- `eject_failures` tasks in a row have failed here, of names that go well elsewhere, or
-- of at least `RUNS` tasks in the last minutes, of names that others run too, so many more have
-  failed here than there would have elsewhere as `FAR` of all.
+- `eject_failures` tasks in a row have failed here, of one name or with no success at all between
+  them, and by chance that would be rarer than `CHANCE`, at the rates at which these names failed
+  elsewhere since the first of them; or
+- of at least `RUNS` tasks in the last minute, of names that failed here and that others run too, so
+  many more have failed than there would have elsewhere as `FAR` of all.
 
-A name that fails everywhere is the task's fault, and one that nobody else has run lately proves
-nothing. The first time is `eject_s`; each further one that much longer, up to `LONGEST` times, and
-one less for each such time that went well. How many may be ejected at a time is checked where it is
-done (`eject.lua`): at most a tenth of the fleet, or one.
+A name that fails everywhere is the task's fault, and one that nobody else has run meanwhile proves
+nothing. It is "since the first of them" because what a task needs may have gone away for all just
+then.
+
+The first time is `eject_s`; each further one that much longer, up to `LONGEST` times, and one less
+for each such time that went well. How many may be ejected at a time is checked where it is done
+(`eject.lua`): at most a tenth of the fleet, or one, and never the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, prod
 
 from nxs_tasks.model.decision import Eject, Evidence, Nothing
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.settings import Settings
 
-#: Fewest runs elsewhere that say how a name goes there, and the share of them that goes well.
-EVIDENCE, WELL = 3, 0.5
+#: Fewest runs elsewhere that say how a name goes there.
+EVIDENCE = 5
+#: A name of which this share fails elsewhere does not count in a row of several names.
+MOSTLY = 0.5
+#: Rarer than this is no chance.
+CHANCE = 1e-5
 #: Fewest runs here of which a share is taken, and how much more of them must have failed.
 RUNS, FAR = 20, 0.5
 #: For so long after an ejection no share is taken, s: the minutes before it are still counted.
@@ -54,9 +63,54 @@ class Runs:
 NO_RUNS = Runs()
 
 
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Failures of an instance since its last success: by name, and of all names in their order.
+
+    `elsewhere` is what ended on all others since the first of each name.
+    """
+
+    rows: Mapping[str, int]
+    tail: Sequence[str]
+    elsewhere: Mapping[str, Runs]
+
+    def worst(self, least: int) -> tuple[str, int] | None:
+        """The names and the length of a row of at least so many that is no chance."""
+        for name, count in sorted(self.rows.items()):
+            if count >= least and self._chance([name] * count) <= CHANCE:
+                return name, count
+        # What mostly fails elsewhere says nothing here.
+        known = [name for name in self.tail if self._goes(name).failing < MOSTLY]
+        known = [name for name in known if self._goes(name).all >= EVIDENCE]
+        if len(known) >= least and self._chance(known) <= CHANCE:
+            return ", ".join(sorted(set(known))), len(known)
+        return None
+
+    def why_not(self) -> str:
+        """Why its longest row is no fault of the instance."""
+        if not self.rows:
+            return "what fails here fails elsewhere too"
+        name = max(sorted(self.rows), key=lambda name: self.rows[name])
+        runs = self._goes(name)
+        if runs.all < EVIDENCE:
+            return f"hardly anybody else has run {name} meanwhile: no fault of this instance"
+        return f"{name} fails elsewhere too: {runs.failed} of {runs.all}"
+
+    def _goes(self, name: str) -> Runs:
+        return self.elsewhere.get(name, NO_RUNS)
+
+    def _chance(self, names: Sequence[str]) -> float:
+        """How likely it is that all of these fail."""
+        goes = [self._goes(name) for name in names]
+        if any(runs.all < EVIDENCE for runs in goes):
+            return 1.0
+        # Half a failure more, so that a rate of which little is known is none of zero.
+        return prod((runs.failed + 0.5) / (runs.all + 1.0) for runs in goes)
+
+
 def judge(
     instance: Instance,
-    failing: Sequence[str],
+    failing: Failing,
     here: Mapping[str, Runs],
     elsewhere: Mapping[str, Runs],
     settings: Settings,
@@ -64,17 +118,14 @@ def judge(
 ) -> Eject | Nothing:
     """What becomes of an instance; `now` is the server's time, s.
 
-    `failing` are the names of the tasks that failed since its last success, `here` and `elsewhere`
-    what ended on it and on all others in the last minutes, by name.
+    `here` and `elsewhere` are what ended in the last minute on it and on all others, of the names
+    that failed here.
     """
-    only_here = [name for name in failing if _goes_well(elsewhere.get(name, NO_RUNS))]
-    if len(only_here) >= settings.eject_failures:
-        names = sorted(set(only_here))
-        reason = (
-            f"{len(only_here)} tasks in a row failed here that go well elsewhere: "
-            + ", ".join(names)
-        )
-        return _eject(instance, reason, {"in_a_row": len(only_here), "tasks": names}, settings, now)
+    worst = failing.worst(settings.eject_failures)
+    if worst is not None:
+        names, count = worst
+        reason = f"{count} tasks in a row failed here that go well elsewhere: {names}"
+        return _eject(instance, reason, {"in_a_row": count, "tasks": names}, settings, now)
     known = {
         name: runs for name, runs in here.items() if elsewhere.get(name, NO_RUNS).all >= EVIDENCE
     }
@@ -90,12 +141,8 @@ def judge(
         instance=instance.id,
         epoch=instance.epoch,
         source=instance.state,
-        reason=_why_not(failing, elsewhere),
+        reason=failing.why_not(),
     )
-
-
-def _goes_well(runs: Runs) -> bool:
-    return runs.all >= EVIDENCE and runs.succeeded >= WELL * runs.all
 
 
 def _eject(
@@ -113,12 +160,3 @@ def _eject(
         reason=reason,
         evidence=evidence,
     )
-
-
-def _why_not(failing: Sequence[str], elsewhere: Mapping[str, Runs]) -> str:
-    if not failing:
-        return "what fails here fails elsewhere too"
-    runs = elsewhere.get(failing[-1], NO_RUNS)
-    if runs.all < EVIDENCE:
-        return f"nobody else has run {failing[-1]} lately: no fault of this instance"
-    return f"{failing[-1]} fails elsewhere too: {runs.failed} of {runs.all}"

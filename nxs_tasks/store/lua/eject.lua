@@ -8,7 +8,7 @@
 -- ARGV[8] what the key of a record begins with
 --
 -- Returns {1, until when (s)} · {0, "<state>:<epoch>"} as found if it is not the one that was
--- judged · {-1, how many are ejected} if that is all that may be.
+-- judged · {-1, how many are ejected} if no more may be, or it is the last one.
 
 local record = redis.call('HMGET', KEYS[1], 'epoch', 'state')
 if record[1] ~= ARGV[2] or record[2] ~= ARGV[3] then
@@ -21,6 +21,9 @@ local living = 0
 for _, id in ipairs(redis.call('SMEMBERS', KEYS[3])) do
   local state = redis.call('HGET', ARGV[8] .. id, 'state')
   if state == 'ACTIVE' or state == 'DEGRADED' then living = living + 1 end
+end
+if living < 2 then
+  return {-1, '0'} -- a bad instance is better than none
 end
 local most = math.max(1, math.floor(living * tonumber(ARGV[7])))
 local others = redis.call('ZCARD', KEYS[2])

@@ -1,19 +1,19 @@
--- Count how tasks ended, by name, for the fleet and for one instance; kept for some minutes.
+-- Count how tasks ended, by name, for the fleet and for one instance; kept for a while.
 --
 -- Only to compare instances with each other: a report that is sent again counts twice.
 --
--- KEYS[1] what the key of a minute of the fleet begins with   KEYS[2] the same for the instance
--- ARGV[1] seconds for which a minute is kept
--- ARGV[2], ARGV[3], … for each name three: the name, how many succeeded, how many failed
+-- KEYS[1] what the key of a period of the fleet begins with   KEYS[2] the same for the instance
+-- ARGV[1] length of a period, s   ARGV[2] seconds for which it is kept
+-- ARGV[3], ARGV[4], … for each name three: the name, how many succeeded, how many failed
 --
 -- Returns nothing.
 
-local minute = math.floor(tonumber(redis.call('TIME')[1]) / 60)
+local period = math.floor(tonumber(redis.call('TIME')[1]) / ARGV[1])
 for k = 1, 2 do
-  local key = KEYS[k] .. minute
-  for i = 2, #ARGV, 3 do
+  local key = KEYS[k] .. period
+  for i = 3, #ARGV, 3 do
     redis.call('HINCRBY', key, 'ok:' .. ARGV[i], ARGV[i + 1])
     redis.call('HINCRBY', key, 'failed:' .. ARGV[i], ARGV[i + 2])
   end
-  redis.call('EXPIRE', key, ARGV[1])
+  redis.call('EXPIRE', key, ARGV[2])
 end
