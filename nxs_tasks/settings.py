@@ -78,7 +78,7 @@ class Settings:
     )
     affinity_keys: int = knob(4, "keys", "affinity keys that an instance's cache holds")
     affinity_wait: float = knob(
-        5.0,
+        6.0,
         "× slots",
         "for a warm cache a task waits behind up to so many others per slot, though another "
         "instance may be free; 0 = never. More hits, more time: see placement",

@@ -32,8 +32,8 @@ S5, warm caches (`caches`, simulated)
     Zipf. `repeats`: with probability 0.6 a task wants what one of the last four wanted, as where
     one sender wants several of a kind. In plain `Zipf`, where each is drawn for itself, the 16
     models that fit into all caches together are 80 % of the work, so nobody can hit many more;
-    hits have no goal there. The settings are the defaults but for `affinity_keys=2`; `wait 6` has
-    `affinity_wait=6`. `load` is the busiest instance beside the mean. The first tenth of the tasks
+    hits have no goal there. The settings are the defaults but for `affinity_keys=2`; `wait 2` has
+    `affinity_wait=2`. `load` is the busiest instance beside the mean. The first tenth of the tasks
     only fills the caches. `no keys` is NXS where no task declares what it wants.
 S6, an instance that fails (`holes`, simulated)
     One of eight with four slots fails all that it takes within 10 ms, from the second minute on, at

@@ -8,7 +8,7 @@ A task with an affinity key goes to
 
 Warm are the last `affinity_keys` keys that were used there, as heartbeats tell, after what this
 process has placed there since. Simulated with 87 models of which 8 instances hold 2 each, the
-second rule brings the hits: 35 % without keys, 80 % with a wait of 4, 81 % with 5; it costs time,
+second rule brings the hits: 35 % without keys, 75 % with a wait of 2, 81 % with 6; it costs time,
 which is why it has a bound (`bench placement`, scenario S5).
 """
 
