@@ -110,7 +110,7 @@ class Fleet(World):
             return
         lines = self._lines(machine)
         decision = steal(machine.instance(live=True), lines, self.settings)
-        machine.victim = decision.victim if isinstance(decision, Steal) else None
+        machine.victim = decision.victims[0] if isinstance(decision, Steal) else None
         self.wake(machine)
 
     def _lines(self, thief: Machine) -> Snapshot:

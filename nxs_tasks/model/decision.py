@@ -98,12 +98,15 @@ class Eject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steal:
-    """Have an idle instance take what waits for another, one by one, while it has nothing else."""
+    """Have an idle instance take what waits for others, one by one, while it has nothing else.
+
+    `victims` are in the order in which it looks.
+    """
 
     instance: str
     epoch: int
     source: State
-    victim: str
+    victims: tuple[str, ...]
     names: frozenset[str] | None  # of the tasks that it may take; None = all
     reason: str
     evidence: Evidence = field(default_factory=dict)

@@ -241,6 +241,7 @@ class ClaimingMixin:
             self._deliver(claimed, tenure)
         else:
             tenure.kept = claimed
+            tenure.on_kept()
 
     def _asks_for_more(self, tenure: Tenure) -> bool:
         """Whether there is room for more than what is kept, which starts first."""
@@ -258,6 +259,7 @@ class ClaimingMixin:
         if not tenure.room.fits(kept.task):
             return False
         tenure.kept = None
+        tenure.on_kept()
         # The channel that it came by may be closed by now.
         kept.message.channel = self
         # It may have been cancelled or paused since.

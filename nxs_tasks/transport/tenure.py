@@ -126,6 +126,8 @@ class Tenure:
     kept: Claimed | None = None
     #: Called when the broker said that this process may have lost its place.
     on_displaced: Callable[[], None] = lambda: None
+    #: Called when a message is kept, or is kept no more.
+    on_kept: Callable[[], None] = lambda: None
     #: Called with kombu's message when Celery raised instead of starting it.
     on_stumble: Callable[[Any], None] = lambda message: None
     #: Tokens of tasks whose pool process died: their return counts as a loss.
@@ -168,16 +170,20 @@ class Tenure:
         return Wishes(
             warm=tuple(map(quoted, self.keys)),
             longest_s=self.longest_s(),
-            others=() if theft is None else (self.store.keys.own_queue(theft.victim),),
+            others=self._their_queues,
             names=None if theft is None else theft.names,
         )
 
+    @property
+    def _their_queues(self) -> tuple[str, ...]:
+        theft = self.theft
+        return () if theft is None else tuple(map(self.store.keys.own_queue, theft.victims))
+
     def took(self, queue: str | None, now: float) -> None:
         """Note that something was taken from a queue, or that there was nothing (None)."""
-        theft = self.theft
         if queue is None:
             self.idle_since = now if self.idle_since is None else self.idle_since
-        elif theft is None or queue != self.store.keys.own_queue(theft.victim):
+        elif queue not in self._their_queues:
             self.idle_since = self.theft = None
 
     def use_key(self, key: str, most: int) -> None:

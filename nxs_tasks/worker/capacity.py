@@ -13,20 +13,28 @@ class Capacity:
     """Says whether one more task fits. A task that declares nothing takes one slot."""
 
     def __init__(
-        self, traits: Mapping[str, Traits], slots: Callable[[], int | None], memory: int | None
+        self,
+        traits: Mapping[str, Traits],
+        slots: Callable[[], int | None],
+        memory: int | None,
+        limited: Callable[[], list[str]] = list,
     ) -> None:
-        """`slots` of the pool now; `memory` in bytes for what tasks declare, None = any."""
+        """`slots` of the pool now; `memory` in bytes for what tasks declare, None = any.
+
+        `limited` are the names of what waits here for a rate limit: Celery starts it unasked.
+        """
+        self._limited = limited
         self._traits = traits
         self._slots = slots
         self._memory = memory
 
     def extra(self) -> int:
         """Slots beyond one for each task."""
-        return self._extra(_names() if self._traits else ())
+        return self._extra(self._names() if self._traits else ())
 
     def reserved(self) -> int:
         """Bytes."""
-        names = _names() if self._traits else ()
+        names = self._names() if self._traits else ()
         return sum(self._traits[name].memory for name in names if name in self._traits)
 
     def has_slot(self) -> bool:
@@ -43,11 +51,14 @@ class Capacity:
 
     def _fits_slots(self, wanted: int) -> bool:
         slots = self._slots()
-        names = _names()
+        names = self._names()
         if slots is None or not names:
             # A pool that has shrunk would else keep a task, and take no other, for good.
             return True
         return len(names) + self._extra(names) + wanted <= slots
+
+    def _names(self) -> list[str]:
+        return [*_names(), *(name for name in self._limited() if name in self._traits)]
 
     def _extra(self, names: Iterable[str]) -> int:
         return sum(self._traits[name].slots - 1 for name in names if name in self._traits)

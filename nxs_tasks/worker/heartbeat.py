@@ -71,7 +71,7 @@ class Heartbeat(threading.Thread):
         self._on_new_epoch = on_new_epoch
         self._on_replaced = on_replaced
         self._lease = lease or Lease(settings.gone_after)
-        tenure.on_displaced = self._wake
+        tenure.on_displaced = tenure.on_kept = self._wake
         self._tally = tally
         self._settings = settings
         self._clock = clock
@@ -187,6 +187,8 @@ class Heartbeat(threading.Thread):
         known = self._latency_ms
         self._latency_ms = trip_ms if known is None else known + SMOOTHING * (trip_ms - known)
         own = self._store.keys.own_queue(self._tenure.instance)
+        # While something is kept until there is room for it, nothing else starts here.
+        extra = max(seen.extra, seen.slots or 0) if self._tenure.kept else seen.extra
         return Load(
             slots=seen.slots,
             running=seen.running,
@@ -202,7 +204,7 @@ class Heartbeat(threading.Thread):
             asked_s=seen.asked_s,
             mean_s=self._tally.mean_s,
             types=dict(seen.types),
-            extra=seen.extra or None,
+            extra=extra or None,
             reserved=seen.reserved or None,
             keys=tuple(self._tenure.keys),
         )

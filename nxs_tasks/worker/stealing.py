@@ -75,7 +75,9 @@ class Stealing(threading.Thread):
             return None
         decision = steal(thief, lines, self._settings)
         theft = decision if isinstance(decision, Steal) else None
-        if theft is not None and (tenure.theft is None or tenure.theft.victim != theft.victim):
+        if theft is not None and (
+            tenure.theft is None or tenure.theft.victims[0] != theft.victims[0]
+        ):
             log.info("%s %s", theft.instance, theft.reason)
         tenure.theft = theft
         if tenure.idle_since != idle_since:

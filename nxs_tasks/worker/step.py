@@ -54,7 +54,7 @@ from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.profile import read_profile
 from nxs_tasks.worker.slots import free_slot
 from nxs_tasks.worker.stealing import Stealing
-from nxs_tasks.worker.strays import Strays, known_tokens
+from nxs_tasks.worker.strays import Strays, known_tokens, rate_limited
 from nxs_tasks.worker.tally import Tally, count_tasks
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,12 @@ class InstanceStep(bootsteps.StartStopStep):
         keys = runtime.settings.affinity_keys
         tenure.gate = Gate(app, tenure, WorkerIntents(store), profile, is_fresh, keys)
         able = {name: t for name, t in profile.traits.items() if name not in profile.unable}
-        self._capacity = Capacity(able, partial(slots_of, worker), profile.memory)
+        self._capacity = Capacity(
+            able,
+            partial(slots_of, worker),
+            profile.memory,
+            lambda: [str(request.name) for request in rate_limited(worker)],
+        )
         tenure.room = self._capacity
         tenure.on_stumble = partial(free_slot, worker)
         tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from

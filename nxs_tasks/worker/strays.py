@@ -64,8 +64,13 @@ def known_tokens(worker: Any) -> set[str]:
     """Tokens of all that Celery has here: running, reserved, waiting for a rate limit."""
     requests = [*list(state.active_requests), *list(state.reserved_requests)]
     requests += [*list(state.requests.values()), *list(state.scheduled_requests)]
-    buckets = getattr(getattr(worker, "consumer", None), "task_buckets", None) or {}
-    for bucket in list(buckets.values()):
-        requests += [item[0] for item in list(getattr(bucket, "contents", ()))]
+    requests += rate_limited(worker)
     requests += requests_in(getattr(worker, "pool", None))
     return {str(request.message.delivery_tag) for request in requests}
+
+
+def rate_limited(worker: Any) -> list[Any]:
+    """Celery's requests that wait here for a rate limit."""
+    buckets = getattr(getattr(worker, "consumer", None), "task_buckets", None) or {}
+    contents = (getattr(bucket, "contents", ()) for bucket in list(buckets.values()))
+    return [item[0] for waiting in contents for item in list(waiting)]

@@ -155,6 +155,7 @@ class CountingMixin:
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Count a failure, unless the task declares the error as expected (`throws`)."""
         error = _error_of(exc_info)
+        self._nxs_note_retry(error)
         throws = self.task.throws or ()  # Celery takes one class as well as several
         expected = isinstance(error, NEITHER) or isinstance(error, throws)  # noqa: SIM101
         self._nxs_judge(failed=not expected)
@@ -162,8 +163,7 @@ class CountingMixin:
 
     def on_retry(self, exc_info: Any) -> Any:
         """A retry is no end yet; one because of an error is a sign."""
-        if getattr(_error_of(exc_info), "exc", None) is not None and not self._nxs_judged:
-            self.tally.setback(self.task.name)
+        self._nxs_note_retry(_error_of(exc_info))
         self._nxs_judge(failed=False)
         return super().on_retry(exc_info)  # type: ignore[misc]
 
@@ -172,6 +172,12 @@ class CountingMixin:
         if not soft:
             self._nxs_judge(failed=True)
         return super().on_timeout(soft, timeout)  # type: ignore[misc]
+
+    def _nxs_note_retry(self, error: Any) -> None:
+        # Celery tells of a retry by way of `on_failure` too.
+        because = isinstance(error, Retry) and error.exc is not None
+        if because and not self._nxs_judged:
+            self.tally.setback(self.task.name)
 
     def _nxs_judge(self, failed: bool) -> None:
         if self._nxs_judged == "succeeded":

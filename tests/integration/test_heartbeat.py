@@ -17,7 +17,7 @@ from nxs_tasks.model.state import Event, State
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore, connect
 from nxs_tasks.store.events import Events
-from nxs_tasks.transport.tenure import Ending, Tenure
+from nxs_tasks.transport.tenure import Claimed, Ending, Tenure
 from nxs_tasks.worker.consumption import Consumption
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.tally import Tally
@@ -509,3 +509,18 @@ def test_the_load_that_is_observed_can_be_stored_and_read(url: str) -> None:
     worker.store.heartbeat("w1", 1, seen, longest_gap_s=10, succeeded=0, failed=0, window_days=7)
     assert isinstance(seen, Load)
     assert worker.record.load == seen
+
+
+def test_while_a_message_is_kept_no_slot_counts_as_free(url: str) -> None:
+    worker = Worker(url)
+    worker.tenure.kept = Claimed("w1|1|1", "celery", "{}", intents=False, at=0.0)
+    worker.heartbeat.beat()
+    kept = worker.store.snapshot().get("w1")
+    worker.tenure.kept = None
+    worker.heartbeat.beat()
+    free = worker.store.snapshot().get("w1")
+    assert kept is not None
+    assert free is not None
+    assert (kept.load.extra, free.load.extra) == (4, None)
+    assert kept.held is not None
+    assert kept.held >= 4

@@ -69,7 +69,7 @@ def test_who_is_idle_for_a_while_decides_whom_to_take_from(idler: Idler) -> None
     idler.is_idle()
     found = idler.stealing.look()
     assert isinstance(found, Steal)
-    assert (found.victim, found.reason) == ("w1", "is idle, and 3 task(s) wait for w1")
+    assert (found.victims, found.reason) == (("w1",), "is idle, and 3 task(s) wait for w1")
     assert idler.theft is found
     assert idler.tenure.wishes().others == ("nxs.default/w1",)
     assert idler.tenure.wishes().names is None
@@ -125,9 +125,10 @@ def test_it_goes_on_with_the_next_line(idler: Idler) -> None:
     a_line(idler.store, "w1", waits=3)
     a_line(idler.store, "w2", waits=2)
     idler.is_idle()
-    assert [getattr(idler.stealing.look(), "victim", None) for _ in range(2)] == ["w1", "w1"]
+    for _ in range(2):
+        assert getattr(idler.stealing.look(), "victims", None) == ("w1", "w2")
     idler.store.client.delete("nxs.default/w1")
-    assert getattr(idler.stealing.look(), "victim", None) == "w2"
+    assert getattr(idler.stealing.look(), "victims", None) == ("w2",)
 
 
 @pytest.mark.parametrize("what", ["gone", "another process", "leaving"])
@@ -175,7 +176,7 @@ def test_a_record_that_nobody_understands_ends_no_looking(idler: Idler) -> None:
     idler.is_idle()
     idler.stealing.look_safely()
     assert idler.theft is not None
-    assert idler.theft.victim == "w1"
+    assert idler.theft.victims == ("w1",)
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def of_another(number: int) -> str:
 
 def theft(names: frozenset[str] | None = None) -> Steal:
     about: dict[str, Any] = {"instance": "w1@t", "epoch": 1, "source": State.ACTIVE}
-    return Steal(victim="w2@t", names=names, reason="by hand", **about)
+    return Steal(victims=("w2@t",), names=names, reason="by hand", **about)
 
 
 def test_its_consumer_gets_what_waits_for_another(taker: Taker) -> None:

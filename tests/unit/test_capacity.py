@@ -185,3 +185,13 @@ def test_a_set_that_others_change_meanwhile_is_read_all_the_same(begin: Begin) -
         thread.join()
         sys.setswitchinterval(before)
     assert stays in state.reserved_requests
+
+
+def test_what_waits_for_a_rate_limit_takes_it_too(begin: Begin) -> None:
+    begin("plain")
+    limited = ["big", "plain", "plain"]
+    taken = Capacity(TRAITS, lambda: 8, 13 * GB, lambda: limited)
+    assert taken.reserved() == 6 * GB
+    assert taken.fits("big")
+    limited.append("big")
+    assert not taken.fits("big")

@@ -32,7 +32,7 @@ def decided(thief: Instance, *others: Instance) -> Steal | Nothing:
 
 def victim_of(thief: Instance, *others: Instance) -> str | None:
     found = decided(thief, *others)
-    return found.victim if isinstance(found, Steal) else None
+    return found.victims[0] if isinstance(found, Steal) else None
 
 
 def busy(name: str = "w1", queued: int | None = 3, **known: Any) -> Instance:
@@ -50,7 +50,7 @@ def test_an_idle_one_takes_what_waits_for_one_that_is_busy() -> None:
         instance="w9",
         epoch=7,
         source=State.ACTIVE,
-        victim="w1",
+        victims=("w1",),
         names=None,
         reason="is idle, and 3 task(s) wait for w1",
         evidence={"waiting": 3, "held": 2, "slots": 2},
@@ -169,3 +169,17 @@ def test_nothing_is_there() -> None:
     found = decided(idle())
     assert isinstance(found, Nothing)
     assert found.reason == IN_VAIN
+
+
+def test_it_looks_into_several_lines_for_nothing_of_the_longest_may_be_for_it() -> None:
+    lines = [an_instance(f"w{n}", slots=1, held=1, queued=n) for n in range(1, 8)]
+    thief = an_instance("w0")
+    found = steal(thief, a_snapshot(thief, *lines), SPEC)
+    assert isinstance(found, Steal)
+    assert found.victims == ("w7", "w6", "w5", "w4")
+
+
+def test_a_line_of_which_it_knows_only_what_every_worker_knows_is_none() -> None:
+    line = an_instance("w1", slots=1, held=1, queued=9, knows=["shop.gpu", "celery.chord"])
+    thief = an_instance("w0", knows=["shop.pay", "celery.chord"])
+    assert isinstance(steal(thief, a_snapshot(thief, line), SPEC), Nothing)

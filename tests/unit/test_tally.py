@@ -343,12 +343,13 @@ class TestByName:
         tally, told = Tally(), list[str]()
         tally.on_failure = told.append
         for error in (Retry("again", exc=ValueError("x")), Retry("later")):
-            request = counting(PlainRequest, tally)()
-            accepted(request)
-            request.on_retry(failure(error))
-        assert (tally.rows["shop.pay"].count, told) == (1, ["shop.pay"])
+            for way in ("on_retry", "on_failure"):
+                request = counting(PlainRequest, tally)()
+                accepted(request)
+                getattr(request, way)(failure(error))
+        assert (tally.rows["shop.pay"].count, told) == (2, ["shop.pay"] * 2)
         assert (tally.succeeded, tally.failed) == (0, 0)
-        assert tally.take() == {"shop.pay": Ran(failed=1)}
+        assert tally.take() == {"shop.pay": Ran(failed=2)}
 
     def test_what_could_not_be_told_is_counted_again(self) -> None:
         tally = Tally()

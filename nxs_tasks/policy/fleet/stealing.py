@@ -14,8 +14,10 @@ from nxs_tasks.model.state import State
 from nxs_tasks.policy.fleet.readiness import unready
 from nxs_tasks.settings import Settings
 
-#: So many of the longest lines are looked at.
-LONGEST = 16
+#: So many of the longest lines are looked at, and so many are taken from at most.
+LONGEST, VICTIMS = 16, 4
+#: What every worker of Celery knows.
+BUILT_IN = "celery."
 
 
 def steal(thief: Instance, lines: Snapshot, settings: Settings) -> Steal | Nothing:
@@ -25,28 +27,36 @@ def steal(thief: Instance, lines: Snapshot, settings: Settings) -> Steal | Nothi
     if why_not or thief.profile is None:
         return _nothing(thief, f"takes nothing from others: {why_not or 'its tasks are unknown'}")
     mine = thief.profile.tasks
-    best: tuple[int, str, Instance] | None = None
-    for line in lines.instances:
-        waits, theirs = line.queued or 0, line.profile
-        if line.id == thief.id or waits <= 0 or not _cannot_start(line, lines, settings):
-            continue
-        if theirs is not None and not (mine & theirs.tasks):
-            continue
-        if best is None or (-waits, line.id) < best[:2]:
-            best = (-waits, line.id, line)
-    if best is None:
+    stuck = [
+        line
+        for line in lines.instances
+        if line.id != thief.id
+        and (line.queued or 0) > 0
+        and _share_tasks(mine, line)
+        and _cannot_start(line, lines, settings)
+    ]
+    # More than one, because nothing of the longest may be for this thief.
+    chosen = sorted(stuck, key=lambda line: (-(line.queued or 0), line.id))[:VICTIMS]
+    if not chosen:
         return _nothing(thief, "nothing waits that its own instance could not start")
-    victim = best[2]
-    same = victim.profile is not None and victim.profile.tasks <= mine
+    same = all(line.profile is not None and line.profile.tasks <= mine for line in chosen)
+    first = chosen[0]
     return Steal(
         instance=thief.id,
         epoch=thief.epoch,
         source=thief.state,
-        victim=victim.id,
+        victims=tuple(line.id for line in chosen),
         names=None if same else mine,
-        reason=f"is idle, and {victim.queued} task(s) wait for {victim.id}",
-        evidence={"waiting": victim.queued, "held": victim.held, "slots": victim.load.slots},
+        reason=f"is idle, and {first.queued} task(s) wait for {first.id}",
+        evidence={"waiting": first.queued, "held": first.held, "slots": first.load.slots},
     )
+
+
+def _share_tasks(mine: frozenset[str], line: Instance) -> bool:
+    """Whether it may wait for something that the thief can run too; Celery's own tasks do not."""
+    if line.profile is None:
+        return True
+    return any(not name.startswith(BUILT_IN) for name in mine & line.profile.tasks)
 
 
 def _cannot_start(line: Instance, lines: Snapshot, settings: Settings) -> bool:
