@@ -158,10 +158,12 @@ class Inflight:
         lost_holders: int = 0,
         dead: bool = False,
         last: bool = False,
+        pinned: bool = False,
     ) -> Returned:
         """Put what a process holds (or only `tokens`) back, to be taken next, oldest first.
 
-        With `last` it goes to the end of the line instead, in the same order.
+        With `last` it goes to the end of the line instead, in the same order; `pinned`, nobody else
+        takes it from there.
 
         `home(task, queue)` says to which queue. With `lost_at` (s) the process counts as lost for
         each, and what has lost its holder `lost_holders` times goes to quarantine; so does what is
@@ -174,7 +176,7 @@ class Inflight:
         while True:
             batch, entries = entries[:BATCH], entries[BATCH:]
             moves = [
-                self._way_back(instance, epoch, token, entry, home, lost_at, lost_holders)
+                self._way_back(instance, epoch, token, entry, home, lost_at, lost_holders, pinned)
                 for token, entry in batch
             ]
             # One call for each kind, so that each can be counted.
@@ -209,6 +211,7 @@ class Inflight:
         home: Callable[[str, str], str],
         lost_at: float | None,
         lost_holders: int,
+        pinned: bool,
     ) -> Move:
         raw, queue = entry, ""
         try:
@@ -228,7 +231,7 @@ class Inflight:
         return Move(
             token,
             self._store.wire.list_of(target, envelope.priority),
-            returned(raw, target, loss),
+            returned(raw, target, loss, pinned=pinned),
             task_id=envelope.task_id,
             task=envelope.task,
         )

@@ -211,16 +211,21 @@ def migrated(
     return envelope, _encode(message), ""
 
 
-def returned(raw: str, queue: str, loss: Mapping[str, Any] | None = None) -> str:
+def returned(
+    raw: str, queue: str, loss: Mapping[str, Any] | None = None, *, pinned: bool = False
+) -> str:
     """The same message, addressed to `queue` and marked as delivered before.
 
-    `loss` is added to the list of those who held it and died. Raises `MessageError`.
+    `loss` is added to the list of those who held it and died. `pinned` it stays there, as what its
+    sender has put there by name. Raises `MessageError`.
     """
     message = _decode(raw)
     _delivery_info(message).update(exchange="", routing_key=queue, redelivered=True)
     message["headers"]["redelivered"] = True
     if loss is not None:
         message["headers"][LOST_HEADER] = [*_losses(message["headers"]), loss]
+    if pinned:
+        message["headers"].pop(PLACED_HEADER, None)
     return _encode(message)
 
 

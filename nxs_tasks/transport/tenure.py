@@ -285,6 +285,8 @@ class Tenure:
             lost_holders=self.settings.lost_holders,
             # A task that asks for it again and again must not keep all others waiting.
             last=not (ending.lost or ending.stray or ending.moves),
+            # Or who it has just left, now idle, would take it back at once.
+            pinned=ending.moves,
         )
         return bool(back.to_queues or back.to_quarantine)
 

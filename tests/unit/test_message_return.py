@@ -229,3 +229,9 @@ def test_what_is_no_message_is_not_changed_but_refused(
 ) -> None:
     with pytest.raises(MessageError, match="not a message of kombu"):
         change(raw)
+
+
+def test_what_was_moved_is_no_longer_what_somebody_has_placed() -> None:
+    raw = a_message({"nxs": {"to": "w1", "at": 1.0}})
+    assert read(returned(raw, "own")).placed == {"to": "w1", "at": 1.0}
+    assert read(returned(raw, "own", pinned=True)).placed is None

@@ -764,6 +764,15 @@ def test_a_task_that_its_taker_does_not_know_goes_to(
     assert knower(TASK, a_snapshot(taker, *others), SHARED, but="w1") == who
 
 
+def test_one_that_is_ejected_is_the_last_to_be_given_anything() -> None:
+    ejected = an_instance("w1", ejected_until=NOW + 30, ejected_why="its tasks fail")
+    fleet = a_snapshot(ejected, an_instance("w2", queued=9), unknowing("w3"))
+    assert home(TASK, fleet, lambda name: f"own:{name}", SHARED) == "own:w2"
+    assert knower(TASK, fleet, SHARED, but="w3") == "w2"
+    alone = a_snapshot(ejected, unknowing("w3"))
+    assert knower(TASK, alone, SHARED, but="w3") == "w1"
+
+
 def test_the_taker_is_not_asked_again_even_if_its_profile_names_the_task() -> None:
     assert knower(TASK, a_snapshot(an_instance("w1")), SHARED, but="w1") is None
     assert knower(TASK, a_snapshot(an_instance("w1")), SHARED, but="") == "w1"

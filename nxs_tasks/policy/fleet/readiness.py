@@ -76,7 +76,7 @@ def home(task: str, snapshot: Snapshot, own: Callable[[str], str], shared: str) 
     """
     able = holders(task, (), snapshot)
     if able:
-        return own(min(able, key=lambda i: (line_per_slot(i, 0), i.id)).id)
+        return own(min(able, key=lambda i: _burden(i, snapshot)).id)
     takers = (i for i in snapshot.instances if _takes_shared(i, snapshot))
     return shared if all(knows(i, task) for i in takers) else None
 
@@ -89,8 +89,13 @@ def knower(task: str, snapshot: Snapshot, queue: str, *, but: str) -> str | None
     others = (i for i in snapshot.instances if i.id != but and i.state is not State.ZOMBIE)
     knowing = [i for i in others if _lives(i) and knows(i, task)]
     takes = [i for i in knowing if i.profile is not None and queue in i.profile.queues]
-    found = min(takes or knowing, key=lambda i: (line_per_slot(i, 0), i.id), default=None)
+    found = min(takes or knowing, key=lambda i: _burden(i, snapshot), default=None)
     return found.id if found is not None else None
+
+
+def _burden(instance: Instance, snapshot: Snapshot) -> tuple[bool, float, str]:
+    # One that is ejected has no line because it takes none.
+    return instance.ejected_until > snapshot.taken_at, line_per_slot(instance, 0), instance.id
 
 
 def line(instance: Instance, placed: int) -> int:
