@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nxs_tasks.control.ids import id_of
 from nxs_tasks.control.whoami import whoami
 from nxs_tasks.errors import IntentRefused
 from nxs_tasks.model.checkpoint import Migration
@@ -18,7 +19,7 @@ def migrate(runtime: Runtime, task_id: Any, to: str = "") -> Migration:
     Raises `IntentRefused` with the reason if it does not run, has no checkpoint, or cannot go
     there; `BrokerError`.
     """
-    wanted, store = _id(task_id), runtime.store()
+    wanted, store = id_of(task_id), runtime.store()
     checkpoints = Checkpoints(store)
     run = checkpoints.find_run(wanted)
     if run is None:
@@ -42,11 +43,4 @@ def migrate(runtime: Runtime, task_id: Any, to: str = "") -> Migration:
 
 def stay(runtime: Runtime, task_id: Any) -> bool:
     """Take it back; False if nobody had asked, or the task has moved already."""
-    return Checkpoints(runtime.store()).take_back(_id(task_id))
-
-
-def _id(task_id: Any) -> str:
-    found = str(getattr(task_id, "id", task_id))
-    if not found:
-        raise IntentRefused("the id is empty")
-    return found
+    return Checkpoints(runtime.store()).take_back(id_of(task_id))

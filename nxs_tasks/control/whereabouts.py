@@ -7,8 +7,8 @@ from typing import Any
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
+from nxs_tasks.control.ids import id_of
 from nxs_tasks.control.results import Results
-from nxs_tasks.errors import IntentRefused
 from nxs_tasks.model.intent import Cancelled
 from nxs_tasks.model.shelf import CANCELLED, DELAYED, PARKED, PAUSED, QUARANTINE, Shelved
 from nxs_tasks.model.why import Place, Whereabouts, Why
@@ -33,12 +33,10 @@ ASIDE: tuple[tuple[str, Place], ...] = (
 def why(runtime: Runtime, task_id: Any) -> Why:
     """Why a task does not run now, or what else is with it: an id, or a result.
 
-    Reads every queue until it is found, O(depth). Raises `BrokerError`.
+    Reads every queue until it is found, O(depth). Raises `IntentRefused` for an empty id, and
+    `BrokerError`.
     """
-    wanted = str(getattr(task_id, "id", task_id))
-    if not wanted:
-        raise IntentRefused("the id is empty")
-    search = Search(runtime, wanted)
+    search = Search(runtime, id_of(task_id))
     # Once more: what moves from one place to another at that moment is missed in both.
     where = search.look() or search.look() or search.nowhere()
     snapshot = runtime.store().snapshot()

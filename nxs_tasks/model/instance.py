@@ -10,6 +10,9 @@ from typing import Any
 from nxs_tasks.model.demand import Traits
 from nxs_tasks.model.state import State
 
+#: Shortest mean of a task that is believed, s.
+SHORTEST_S = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:

@@ -29,14 +29,11 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 from nxs_tasks.model.demand import Demand
-from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.instance import SHORTEST_S, Instance
 from nxs_tasks.model.why import Start, Whereabouts
 from nxs_tasks.policy.fleet.placed import Placed
 from nxs_tasks.policy.fleet.placement import has_memory
 from nxs_tasks.policy.fleet.takers import Takers
-
-#: Shortest mean of a task that is believed, s.
-SHORTEST_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)

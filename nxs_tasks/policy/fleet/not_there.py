@@ -8,8 +8,7 @@ from nxs_tasks.model.decision import Candidate
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.why import NotThere, Whereabouts
 from nxs_tasks.policy.fleet.placement import explain
-from nxs_tasks.policy.fleet.queued import lack
-from nxs_tasks.policy.fleet.readiness import knows
+from nxs_tasks.policy.fleet.readiness import knows, lack
 from nxs_tasks.policy.fleet.takers import Case, has_room_now, is_warm, view, why_idle
 
 

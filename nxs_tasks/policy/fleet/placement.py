@@ -33,7 +33,7 @@ from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.policy.fleet.affinity import Warmth, warm_choice
 from nxs_tasks.policy.fleet.placed import Placed
 from nxs_tasks.policy.fleet.ranking import CHOICES, Ranking
-from nxs_tasks.policy.fleet.readiness import holders, knows, line, line_per_slot, unready
+from nxs_tasks.policy.fleet.readiness import holders, knows, lack, line, line_per_slot, unready
 from nxs_tasks.policy.fleet.score import score, terms, weigh
 from nxs_tasks.settings import Settings
 
@@ -182,8 +182,7 @@ def _unfit(
     task: str, instance: Instance, value: float | None, settings: Settings, placed: Placed
 ) -> str:
     if not knows(instance, task):
-        unable = instance.profile.unable if instance.profile is not None else {}
-        return unable.get(task) or "does not register this task"
+        return lack(instance, task)
     if not has_free_slot(instance, settings, placed.slots.get(instance.id, 0)):
         return "no free slot"
     if value is None:

@@ -8,7 +8,7 @@ from nxs_tasks.model.demand import Demand
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.state import ENDED
 from nxs_tasks.policy.fleet.placement import DIRECT_ONLY
-from nxs_tasks.policy.fleet.readiness import knower, knows
+from nxs_tasks.policy.fleet.readiness import knower, knows, lack
 from nxs_tasks.policy.fleet.takers import Case, has_room_now, has_slots, is_warm, why_idle
 
 #: Instances that a sentence names at most.
@@ -113,9 +113,3 @@ def _named(case: Case, instances: list[Instance]) -> str:
     ]
     more = len(instances) - NAMED
     return ", ".join(told) + (f" and {more} more" if more > 0 else "")
-
-
-def lack(instance: Instance, task: str) -> str:
-    """What an instance lacks to run a task."""
-    unable = instance.profile.unable if instance.profile is not None else {}
-    return unable.get(task) or "does not register this task"

@@ -47,6 +47,12 @@ def knows(instance: Instance, task: str) -> bool:
     return instance.profile is not None and task in instance.profile.tasks
 
 
+def lack(instance: Instance, task: str) -> str:
+    """What an instance lacks to run a task that it cannot run."""
+    unable = instance.profile.unable if instance.profile is not None else {}
+    return unable.get(task) or "does not register this task"
+
+
 def _lives(instance: Instance) -> bool:
     return not (instance.state in ENDED or instance.state is State.LEAVING or instance.stopped)
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nxs_tasks.model.decision import Decision, Evidence, Migrate, Nothing
-from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.instance import SHORTEST_S, Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import PLACEABLE, State
 from nxs_tasks.policy.fleet.readiness import unready
@@ -38,8 +38,6 @@ SHARE = 0.5
 MOST_A_TICK = 20_000
 #: Targets that are tried for a source: the best ones of each kind of instance.
 TRIED = 16
-#: Shortest mean of a task that is believed, s.
-SHORTEST_S = 0.001
 #: Sums of seconds are not exact.
 NEARLY = 1e-9
 
