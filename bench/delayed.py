@@ -7,22 +7,18 @@ puts each on a timer. One after the other: each has the machine for itself.
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
-import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 
 from bench.catalog import BenchError, Say
 from bench.figure import Figure, Goal
+from bench.process import started
 from bench.rounds import percentile
 from bench.server import own_server
 from nxs_tasks.clock import SYSTEM, wait_until
@@ -31,7 +27,6 @@ from nxs_tasks.store.connect import Client
 
 BENCH = "delayed"
 PEER = "celery"
-ROOT = Path(__file__).resolve().parents[1]
 TASKS = 100_000
 #: They become due within this, s.
 SPAN_S = 60.0
@@ -40,7 +35,6 @@ TRIAL = 5_000
 #: Of that time, how much is allowed until the first is due.
 MARGIN = 1.5
 SLOTS = 2
-PATIENCE_S = 60.0
 LONG_S = 900.0
 DAY_S = 86_400.0
 #: Messages written at a time.
@@ -50,7 +44,6 @@ LATE = "late"
 QUEUE = Wire().queue_keys("celery")[0]
 #: What a worker keeps of 100,000 tasks that are not due: nothing that grows with them.
 GOAL = Goal("value", "<=", 10.0)
-QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "ERROR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +146,8 @@ def _message(number: int, due: float) -> str:
 @contextmanager
 def _worker(url: str, *, fleet: bool) -> Iterator[psutil.Process]:
     """A worker's main process. Ended at once: what it still holds are the tasks of the trial."""
-    with tempfile.TemporaryDirectory() as state, tempfile.TemporaryFile("w+") as log:
-        env = {**os.environ, "BENCH_BROKER": url, "PYTHONPATH": str(ROOT), "NXS_STATE_DIR": state}
-        env |= {"BENCH_FLEET": "1"} if fleet else {}
-        argv = ["celery", "-A", "bench.due", "worker", "-n", "bench@due", "-c", str(SLOTS)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", *argv, *QUIET],
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
+    with started("bench.due", "bench@due", SLOTS, url, fleet=fleet) as worker:
         try:
-            yield psutil.Process(process.pid)
+            yield psutil.Process(worker.process.pid)
         finally:
-            running = process.poll() is None
-            os.killpg(process.pid, 9)
-            process.wait(PATIENCE_S)
-            if not running:
-                log.seek(0)
-                raise BenchError(f"the worker ended by itself: {log.read()[-500:]}")
+            worker.kill()

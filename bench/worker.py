@@ -7,15 +7,12 @@ run side by side, each on a server of its own, and take turns: the one waits whi
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from bench.catalog import BenchError, Say
 from bench.figure import Figure, Goal
+from bench.process import started
 from bench.rounds import Result, Round, take_turns
 from bench.server import own_server
 from nxs_tasks.clock import wait_until
@@ -23,7 +20,6 @@ from nxs_tasks.store import Wire, connect
 
 BENCH = "worker"
 PEER = "celery"
-ROOT = Path(__file__).resolve().parents[1]
 #: Tasks in one turn, and turns in one round.
 TURN = 1000
 ROUND_S = 3.0
@@ -32,7 +28,6 @@ SLOTS = 2
 PATIENCE_S = 60.0
 POOLS = ("prefork", "threads")
 GOAL = Goal("ratio", ">=", 0.95)
-QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "ERROR")
 
 
 class Working:
@@ -125,23 +120,8 @@ def _messages(url: str) -> list[str]:
 
 @contextmanager
 def _worker(name: str, pool: str, url: str, *, fleet: bool) -> Iterator[None]:
-    with tempfile.TemporaryDirectory() as state, tempfile.TemporaryFile("w+") as log:
-        env = {**os.environ, "BENCH_BROKER": url, "PYTHONPATH": str(ROOT), "NXS_STATE_DIR": state}
-        env |= {"BENCH_FLEET": "1"} if fleet else {}
-        argv = ["celery", "-A", "bench.noop", "worker", "-n", name, "-P", pool, "-c", str(SLOTS)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", *argv, *QUIET],
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
+    with started("bench.noop", name, SLOTS, url, "-P", pool, fleet=fleet) as worker:
         try:
             yield
         finally:
-            process.terminate()
-            if process.wait(PATIENCE_S) not in (0, -15):
-                log.seek(0)
-                raise BenchError(f"the worker {name} failed: {log.read()[-500:]}")
+            worker.end()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bench.catalog import BenchError, Say
 from bench.figure import Figure, Goal
 from bench.placement.naps import NOTED, make, nap_of
 from bench.placement.spread import Spread
 from bench.placement.trial import SEEDS
+from bench.process import started
 from bench.server import own_server
 from bench.shop import plug, unplug
 from nxs_tasks import Fleet
@@ -29,14 +26,12 @@ from nxs_tasks.store import connect
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKERS = 4
 TASKS = 2000
 NAP_S = (0.02, 0.2)
 #: Tasks that are sent one at a time to workers that do nothing, for each seed.
 SINGLE = 60
 STARTING_S, PATIENCE_S = 60.0, 240.0
-QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "ERROR")
 
 GOAL = Goal("ratio", "<=", 1.05)
 BETTER = Goal("ratio", "<=", 1.00)
@@ -202,29 +197,10 @@ def _side(kind: Kind) -> Iterator[Side]:
 
 @contextmanager
 def _worker(name: str, url: str, kind: Kind) -> Iterator[subprocess.Popen[bytes]]:
-    with tempfile.TemporaryDirectory() as state, tempfile.TemporaryFile("w+") as log:
-        env: dict[str, Any] = {
-            **os.environ,
-            "BENCH_BROKER": url,
-            "BENCH_PREFETCH": str(kind.prefetch),
-            "PYTHONPATH": str(ROOT),
-            "NXS_STATE_DIR": state,
-        }
-        env |= {"BENCH_FLEET": "1"} if kind.fleet else {}
-        argv = ["celery", "-A", "bench.placement.napper", "worker", "-n", name, "-c", "1"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", *argv, "-O", "fair", *QUIET],
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
+    prefetch, fair = str(kind.prefetch), ("-O", "fair")
+    app = "bench.placement.napper"
+    with started(app, name, 1, url, *fair, fleet=kind.fleet, BENCH_PREFETCH=prefetch) as worker:
         try:
-            yield process
+            yield worker.process
         finally:
-            process.terminate()
-            if process.wait(STARTING_S) not in (0, -15):
-                log.seek(0)
-                raise BenchError(f"the worker {name} failed: {log.read()[-500:]}")
+            worker.end()
