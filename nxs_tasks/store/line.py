@@ -94,6 +94,8 @@ class Line:
     def __init__(self, store: FleetStore) -> None:
         self._keys = store.keys
         self._url = store.url
+        #: One that nobody has any more ends all connections of its pool.
+        self._client = store.client
         self._pool = store.client.connection_pool
         self._connection: Any = None
         self._producer = uuid4().hex

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 from nxs_tasks.model.instance import Instance, Load, Profile
 from nxs_tasks.model.state import State
+from nxs_tasks.store.connect import Client, explained
 from nxs_tasks.store.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -29,12 +31,10 @@ LAST_FIELD = 19
 class Rows:
     """Remembers what it has read before."""
 
-    def __init__(
-        self, keys: Keys, profiles: Callable[[Sequence[str]], Sequence[str | None]]
-    ) -> None:
-        """`profiles` fetches the texts of profiles by their digests."""
+    def __init__(self, client: Client, keys: Keys, url: str) -> None:
+        self._client = client
         self._keys = keys
-        self._fetch = profiles
+        self._url = url
         self._profiles: dict[str, Profile] = {}
         self._loads: dict[str, tuple[str, Load]] = {}
 
@@ -58,7 +58,9 @@ class Rows:
         unknown = sorted(digests - set(self._profiles))
         if not unknown:
             return
-        for digest, text in zip(unknown, self._fetch(unknown), strict=True):
+        with explained(self._url):
+            texts = cast("list[str | None]", self._client.hmget(self._keys.profiles(), unknown))
+        for digest, text in zip(unknown, texts, strict=True):
             try:
                 if text is not None:
                     self._profiles[digest] = Profile.from_dict(json.loads(text))

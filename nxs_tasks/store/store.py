@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, cast
@@ -58,7 +58,7 @@ class FleetStore:
         self.shared_queue = shared_queue
         self.url = url
         self._scripts = scripts.load(client)
-        self._rows = Rows(keys, self._profiles)
+        self._rows = Rows(client, keys, url)
 
     def call(self, script: str, keys: list[str], args: Iterable[Any]) -> Any:
         """Run one script with our errors."""
@@ -201,10 +201,6 @@ class FleetStore:
             server_started_at=self._started_at(float(taken)) if full else None,
             holders=self.holders() if full else (),
         )
-
-    def _profiles(self, digests: Sequence[str]) -> list[str | None]:
-        with explained(self.url):
-            return cast("list[str | None]", self.client.hmget(self.keys.profiles(), list(digests)))
 
     def holders(self) -> tuple[Holder, ...]:
         """Every process that may hold messages, and how many it holds."""
