@@ -21,6 +21,9 @@ POOLS = ("threads", "prefork", "solo", "threads")
 #: Not needed, and each costs something at every start.
 QUIET = ("-l", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat")
 
+#: How much of a log is told.
+TAIL_LINES = 30
+
 
 class Condition(Enum):
     """How a place in the crew is."""
@@ -115,8 +118,8 @@ class Crew:
     def start(self, place: Place) -> None:
         """A new life."""
         place.life += 1
-        log = self._logs / f"{place.holder}.log"
         call, arguments = place.command()
+        log = self.log_of(place)
         place.pid = self._forks.fork(call, arguments, log, {"CHAOS_HOLDER": place.holder})
         place.condition = Condition.UP
 
@@ -158,6 +161,15 @@ class Crew:
     def ended(self, place: Place) -> int | None:
         """The exit code of a process that has ended, else None."""
         return self._forks.exit_code(place.pid)
+
+    def tail(self, place: Place) -> str:
+        """The last lines of its log."""
+        said = self.log_of(place).read_text(errors="replace").splitlines()
+        return "\n".join(said[-TAIL_LINES:])
+
+    def log_of(self, place: Place) -> Path:
+        """Where this life of it writes."""
+        return self._logs / f"{place.holder}.log"
 
     def children(self, place: Place) -> list[psutil.Process]:
         """The pool processes of a worker."""

@@ -183,9 +183,12 @@ def _be_child(question: dict[str, Any]) -> NoReturn:
 
 
 def run_celery(argv: list[str]) -> None:
-    """In a child: what `celery -A APP …` does."""
+    """In a child: what `celery -A APP …` does, its exit code included."""
     sys.argv = ["celery", *argv]
-    import_module(os.environ["CHAOS_APP"]).app.start(argv)
+    command = import_module("celery.bin.celery").celery
+    # As `app.start` does it, which loses the exit code.
+    command.params[0].default = import_module(os.environ["CHAOS_APP"]).app
+    command.main(args=argv)
 
 
 def main() -> None:

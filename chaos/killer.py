@@ -234,7 +234,8 @@ class Killer:
     def _has_ended(self, place: Place, code: int) -> None:
         expected = place.condition is not Condition.UP and code in LEFT
         if not (expected or self._struck_at_its_start(place)):
-            self.surprises.append((f"{place.holder} ended by itself", code))
+            told = f"{place.holder} ended by itself, and said last:\n{self._crew.tail(place)}"
+            self.surprises.append((told, code))
             now = SYSTEM.monotonic()
             self._note("surprise", place.holder, now, now, code=code)
         place.condition = Condition.DOWN

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from nxs_tasks.cli.interrupts import held_back, ignore_signals
+from nxs_tasks.cli.interrupts import held_back, ignore_signals, take
 from nxs_tasks.clock import SYSTEM, Clock, repeat, wait_until
 from nxs_tasks.errors import NxsError
 
@@ -203,6 +203,7 @@ class Supervisor:
         """End all; a second Ctrl-C meanwhile kills them."""
         children = self.children
         try:
+            take()
             self.stop()
         except KeyboardInterrupt:
             # Whoever is in such a hurry may press once more: nothing may stop us now.

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from nxs_tasks.cli.interrupts import end_on_signals
+from nxs_tasks.cli.interrupts import end_on_signals, interrupted, take
 from nxs_tasks.cli.output import console
 from nxs_tasks.cli.processes import (
     WATCH_S,
@@ -118,7 +118,9 @@ def _run(target: Target, plan: Plan, home: Path, lock: int, out: Console) -> int
                 out.print("the fleet stays up until Ctrl-C", style="bold")
                 keep_running(supervisor, out)
             return code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
+        if not interrupted():
+            raise
         out.print("\nended every process")
         return code
     finally:
@@ -176,6 +178,7 @@ def _do_work(
     try:
         code = plan.work(target.app(), out, plan.out)
     finally:
+        take()
         over.set()
         watcher.join()
         runtime.flush()

@@ -37,10 +37,7 @@ class ClaimingQoS(kombu_redis.QoS):
     def _end(self, tag: str, requeue: bool, fallback: Callable[[str], None]) -> None:
         tenure: Tenure | None = self.channel.nxs_tenure
         if tenure is None or parse(tag) is None:
-            transport = self.channel.connection
-            if transport is None or transport.client is None:
-                # Closed meanwhile. kombu stumbles over it in a way that ends the worker.
-                raise ConnectionResetError("the channel that the message came by is closed")
+            self._require_open()
             fallback(tag)
             return
         tenure.end(tag, self._delivered.get(tag), requeue=requeue)
@@ -54,7 +51,20 @@ class ClaimingQoS(kombu_redis.QoS):
         if self.channel.nxs_tenure is not None:
             for tag in [tag for tag in self._delivered if parse(tag) is not None]:
                 del self._delivered[tag]
+        if self._delivered:
+            self._on_collect.cancel()  # else it is called once more when the process ends
+            self._require_open()
         super().restore_unacked_once(stderr)
+
+    def _require_open(self) -> None:
+        """Raises a connection error, which a worker survives, where kombu's own would end it.
+
+        A server that goes away while several channels wait for it leaves some of them open on a
+        closed connection. What they had delivered, the broker still has.
+        """
+        transport = self.channel.connection
+        if transport is None or transport.client is None:
+            raise ConnectionResetError("the channel that the message came by is closed")
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Kombu's clock for messages that were not acknowledged: not ours."""
