@@ -1,6 +1,6 @@
 """What the workers of S2 load, each in a process of its own.
 
-BENCH_BROKER is the server, BENCH_PREFETCH how much is taken for each slot, BENCH_FLEET says whether
+BENCH_BROKER is the server, BENCH_KIND the name of the side, BENCH_FLEET says whether
 with the line.
 """
 
@@ -11,7 +11,7 @@ import os
 from bench.placement.naps import make, nap_of
 from nxs_tasks import Fleet
 
-app = make(os.environ["BENCH_BROKER"], int(os.environ["BENCH_PREFETCH"]))
+app = make(os.environ["BENCH_BROKER"], os.environ["BENCH_KIND"])
 nap = nap_of(app)
 if os.environ.get("BENCH_FLEET"):
     fleet = Fleet(app)

@@ -11,22 +11,29 @@ from celery import Celery
 from nxs_tasks.clock import SYSTEM
 from nxs_tasks.store import connect
 
+#: Nothing is lost when a worker dies, and no worker takes more than it has slots for.
+CAREFUL = {
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+}
+#: Name of a kind → its settings. "default" is what Celery does if nobody says anything.
+KINDS: dict[str, dict[str, Any]] = {"NXS": CAREFUL, "celery": CAREFUL, "default": {}}
+
 #: List: what became of each task, as `number started ended`.
 NOTED = "noted"
 
 
-def make(url: str, prefetch: int) -> Celery:
-    """An app on a server. `prefetch` is how many messages a worker takes for each slot."""
+def make(url: str, kind: str) -> Celery:
+    """An app on a server."""
     app = Celery("naps", broker=url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=prefetch,
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
+        **KINDS[kind],
     )
     return app
 

@@ -40,14 +40,13 @@ GOAL_FIRST = Goal("ratio", "<=", 1.10)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the sides. `prefetch` is Celery's multiplier; a fleet has none."""
+    """One of the sides."""
 
     name: str
-    prefetch: int
     fleet: bool = False
 
 
-OURS, PEER, DEFAULT = Kind("NXS", 1, fleet=True), Kind("celery", 1), Kind("prefetch 4", 4)
+OURS, PEER, DEFAULT = Kind("NXS", fleet=True), Kind("celery"), Kind("default")
 KINDS = (OURS, PEER, DEFAULT)
 
 
@@ -66,7 +65,7 @@ class Side:
     def __init__(self, url: str, kind: Kind) -> None:
         self.kind = kind
         self._client = connect(url)
-        app = make(url, kind.prefetch)
+        app = make(url, kind.name)
         self._nap = nap_of(app)
         self._fleet = Fleet(app) if kind.fleet else None
         if self._fleet is not None:
@@ -182,7 +181,7 @@ def _side(kind: Kind) -> Iterator[Side]:
     with ExitStack() as stack:
         url = stack.enter_context(own_server())
         workers = [
-            stack.enter_context(_worker(f"nap{number}@{kind.name.replace(' ', '')}", url, kind))
+            stack.enter_context(_worker(f"nap{number}@{kind.name}", url, kind))
             for number in range(WORKERS)
         ]
         side = Side(url, kind)
@@ -197,9 +196,8 @@ def _side(kind: Kind) -> Iterator[Side]:
 
 @contextmanager
 def _worker(name: str, url: str, kind: Kind) -> Iterator[subprocess.Popen[bytes]]:
-    prefetch, fair = str(kind.prefetch), ("-O", "fair")
     app = "bench.placement.napper"
-    with started(app, name, 1, url, *fair, fleet=kind.fleet, BENCH_PREFETCH=prefetch) as worker:
+    with started(app, name, 1, url, fleet=kind.fleet, BENCH_KIND=kind.name) as worker:
         try:
             yield worker.process
         finally:
