@@ -106,6 +106,44 @@ class Settings:
     recover_beats: int = knob(
         5, "heartbeats", "as long as these take, until DEGRADED is ACTIVE again"
     )
+    join_grace: float = knob(
+        120.0, "s", "JOINING for so long without progress, and not ACTIVE: FAILED"
+    )
+    join_most: float = knob(
+        900.0, "s", "the same for an instance that tells of its progress (`fleet.progress`)"
+    )
+    join_refused: float = knob(600.0, "s", "for so long a FAILED instance may not join again")
+    degraded_beats: int = knob(
+        3, "heartbeats", "consecutive unhealthy ones that make an ACTIVE instance DEGRADED"
+    )
+    error_rate: float = knob(
+        0.1, "share", "of the tasks here may fail, if they go well elsewhere: above is unhealthy"
+    )
+    latency_factor: float = knob(
+        2.0, "× baseline", "tasks of a name take so much longer here than they did: unhealthy"
+    )
+    latency_least: float = knob(0.05, "s", "and by at least so much longer: less is noise")
+    health_runs: int = knob(20, "tasks", "fewest of a name in a minute that say how it goes here")
+    deaf_beats: int = knob(
+        4, "heartbeats", "consecutive ones of a worker that takes no work: it is a ZOMBIE"
+    )
+    flap_losses: int = knob(
+        3, "times", "an instance lost unplanned more often within flap_window is withheld"
+    )
+    flap_window: float = knob(300.0, "s", "window of flap_losses")
+    flap_back_off: str = knob(
+        "60,300,900", "list", "for so many s it is withheld the first time, the second, each later"
+    )
+    flap_forgiven: float = knob(
+        900.0, "s", "without a loss for so long, one of its back-offs no longer counts"
+    )
+    withheld_most: float = knob(
+        0.2, "share", "of the fleet is withheld at most; one instance always may be"
+    )
+    mass_silence: float = knob(
+        0.55, "share", "more of the fleet silent at once: the observer is the suspect, none is lost"
+    )
+    mass_hold: float = knob(300.0, "s", "for so long at most; then the silence is believed")
     silent_after: float = knob(
         15.0, "s", "three missed heartbeats: no new work is placed on the instance"
     )
@@ -189,6 +227,16 @@ class Settings:
         _require(0.0 < self.degraded_weight <= 1.0, "degraded_weight", self.degraded_weight, "0..1")
         for name in ("crowding", "io_crowding", "affinity_wait", "task_memory"):
             _require(getattr(self, name) >= 0.0, name, getattr(self, name), "must not be below 0")
+        for name in ("error_rate", "withheld_most", "mass_silence"):
+            _require(0.0 < getattr(self, name) <= 1.0, name, getattr(self, name), "0..1")
+        _require(self.latency_factor > 1.0, "latency_factor", self.latency_factor, "above 1")
+        _require(self.flap_losses >= 1, "flap_losses", self.flap_losses, "must be at least 1")
+        _require(
+            _rises(self.flap_back_off),
+            "flap_back_off",
+            self.flap_back_off,
+            "must be seconds, none below the one before, such as 60,300,900",
+        )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
             value = getattr(self, f.name)
@@ -210,6 +258,12 @@ class Settings:
             f"must be above zombie_after ({self.zombie_after} s)",
         )
         _require(
+            self.join_most >= self.join_grace,
+            "join_most",
+            self.join_most,
+            f"must not be below join_grace ({self.join_grace} s)",
+        )
+        _require(
             self.migrate_hold >= self.migrate_every,
             "migrate_hold",
             self.migrate_hold,
@@ -223,6 +277,11 @@ class Settings:
                 f"must be above heartbeat_period ({self.heartbeat_period} s), "
                 "or a living instance would be given up between two heartbeats",
             )
+
+    @property
+    def back_offs(self) -> tuple[float, ...]:
+        """`flap_back_off` as numbers, s."""
+        return tuple(float(part) for part in self.flap_back_off.split(","))
 
     @property
     def longest_gap(self) -> float:
@@ -279,6 +338,14 @@ def load(
         values[known] = _parse(known, value, shown=name)
         sources[name] = f"Fleet({name}=…)"
     return Sourced(Settings(**values), sources)
+
+
+def _rises(text: str) -> bool:
+    try:
+        seconds = [float(part) for part in text.split(",")]
+    except ValueError:
+        return False
+    return seconds == sorted(seconds) and seconds[0] > 0.0 and math.isfinite(seconds[-1])
 
 
 def _near(name: str) -> list[str]:

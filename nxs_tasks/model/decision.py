@@ -24,6 +24,7 @@ class Transition:
     source: State
     target: State
     event: Event
+    loss: bool = False  # the instance is lost by this, and nobody had planned it
     reason: str
     evidence: Evidence = field(default_factory=dict)
 

@@ -61,6 +61,21 @@ def _is_number(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flapping:
+    """How often an instance was lost lately, and for how long it is withheld for that."""
+
+    losses: tuple[float, ...] = ()  # server times of its last unplanned losses, s, oldest first
+    level: int = 0  # which of the back-offs it got last; 0 = none counts against it
+    level_at: float = 0.0  # server time of the loss for which it got it, s
+    until: float = 0.0  # server time until which it is withheld, s; 0 = never was
+    why: str = ""
+
+
+#: What is known of most instances.
+STEADY = Flapping()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What one heartbeat says. A value that could not be read is `None`, never zero."""
 
@@ -81,17 +96,21 @@ class Load:
     reserved: int | None = None  # bytes that the running ones declare
     types: Mapping[str, int] = field(default_factory=dict)  # tasks in the pool now, by name
     keys: tuple[str, ...] = ()  # affinity keys of what ran here, the newest first
+    unhealthy: str = ""  # what is wrong with how tasks go here; "" = nothing is known to be
+    progress: str = ""  # of a process that is not ready yet, in its own words
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Load:
         """From the JSON of a heartbeat; fields of a newer NXS are ignored."""
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
         types, keys = known.pop("types", None), known.pop("keys", None)
+        words = {k: known.pop(k, None) for k in ("unhealthy", "progress")}
         numbers: dict[str, Any] = {k: v for k, v in known.items() if _is_number(v)}
         if isinstance(types, dict):
             numbers["types"] = {k: v for k, v in types.items() if _is_number(v)}
         if isinstance(keys, list):
             numbers["keys"] = tuple(key for key in keys if isinstance(key, str))
+        numbers |= {k: v for k, v in words.items() if isinstance(v, str)}
         return cls(**numbers)
 
 
@@ -120,6 +139,12 @@ class Instance:
     ejected_until: float = 0.0  # server time until which it takes no work, s; 0 = it does
     ejected_why: str = ""
     ejections: int = 0  # that counted against it at the last one
+    sick: int = 0  # consecutive heartbeats that told of something unhealthy
+    well: int = 0  # consecutive heartbeats that told of nothing
+    deaf: int = 0  # consecutive heartbeats that told of a consumer that takes no work
+    progress_at: float | None = None  # server time at which its progress changed last, s
+    flapping: Flapping = STEADY
+    cordoned: str = ""  # who has taken it out of service, and why; "" = it is in service
 
     @property
     def held(self) -> int | None:

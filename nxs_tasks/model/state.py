@@ -26,6 +26,7 @@ class Event(StrEnum):
     RECOVERED = "recovered"  # 5 consecutive healthy heartbeats
     SHUTDOWN = "shutdown"  # graceful shutdown signal
     DRAINED = "drained"  # all tasks migrated, state synced
+    DEAF = "deaf"  # heartbeats are there, but its consumer takes no work
     SILENT_CONNECTED = "silent, connected"  # heartbeat timeout while TCP connections persist
     SILENT_CLOSED = "silent, closed"  # heartbeats missed and no TCP connection left
     TERMINATED = "terminated"  # forced termination after the grace period

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
-from nxs_tasks.model.instance import Instance, Load, Profile
+from nxs_tasks.model.instance import STEADY, Flapping, Instance, Load, Profile
 from nxs_tasks.model.state import State
 from nxs_tasks.store.connect import Client, explained
 from nxs_tasks.store.keys import Keys
@@ -25,7 +25,7 @@ STATES: dict[str, State] = {state.value: state for state in State}
 #: Between the fields of a row.
 SEPARATOR = "\x1f"
 #: Index of the last field, which is free text.
-LAST_FIELD = 19
+LAST_FIELD = 29
 
 
 class Rows:
@@ -70,7 +70,9 @@ class Rows:
     def _instance(self, row: list[str], connections: Mapping[str, int] | None) -> Instance:
         (id_, state, epoch, since, beat_at, beats, load, profile, ok, failed) = row[:10]
         stopped, inflight, queued, identity, migrated, received = row[10:16]
-        ejected_until, ejections, ejected_why, verdict = row[16:]
+        ejected_until, ejections, ejected_why, sick, well, deaf = row[16:22]
+        progress_at, cordoned = row[22:24]
+        verdict = row[LAST_FIELD]
         name = self._keys.client_name(id_, int(epoch))
         return Instance(
             id=id_,
@@ -93,6 +95,12 @@ class Rows:
             ejected_until=float(ejected_until or 0.0),
             ejected_why=ejected_why,
             ejections=int(ejections or 0),
+            sick=int(sick or 0),
+            well=int(well or 0),
+            deaf=int(deaf or 0),
+            progress_at=float(progress_at) if progress_at else None,
+            cordoned=cordoned,
+            flapping=_flapping(row[24:LAST_FIELD]) if row[24] or row[25] else STEADY,
             verdict=verdict,
         )
 
@@ -104,3 +112,14 @@ class Rows:
         load = Load.from_dict(json.loads(text)) if text else Load()
         self._loads[instance_id] = (text, load)
         return load
+
+
+def _flapping(fields: list[str]) -> Flapping:
+    losses, level, level_at, until, why = fields
+    return Flapping(
+        losses=tuple(map(float, filter(None, losses.split(",")))),
+        level=int(level or 0),
+        level_at=float(level_at or 0.0),
+        until=float(until or 0.0),
+        why=why,
+    )

@@ -147,7 +147,7 @@ class FleetStore:
         taken the name, or the record is gone.
         """
         # Most are empty or unknown, and everybody reads them all the time.
-        text = json.dumps({k: v for k, v in asdict(load).items() if v not in (None, {}, ())})
+        text = json.dumps({k: v for k, v in asdict(load).items() if v not in (None, {}, (), "")})
         answer = self.call(
             "heartbeat",
             [
@@ -158,6 +158,7 @@ class FleetStore:
             [
                 *(epoch, longest_gap_s, text, window_days * 24, succeeded, failed, int(last)),
                 *(instance_id, "" if load.queued is None else load.queued),
+                *(int(bool(load.unhealthy)), load.progress, int(load.consuming is False)),
             ],
         )
         if not answer[0]:
@@ -250,6 +251,7 @@ class FleetStore:
                 decision.reason,
                 json.dumps(dict(decision.evidence)),
                 STREAM_LENGTH,
+                int(decision.loss),
             ],
         )
         if not applied:

@@ -401,6 +401,7 @@ class TestSnapshot:
             stopped=False,
             identity="host/1",
             verdict="healthy heartbeats",
+            well=1,
         )
         assert found.beat_at is not None
         assert found.beat_at <= found.since < found.beat_at + 60

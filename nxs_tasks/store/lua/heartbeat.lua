@@ -11,11 +11,14 @@
 -- ARGV[3] load JSON       ARGV[4] window of the outcomes, hours
 -- ARGV[5] succeeded in all   ARGV[6] failed in all   ARGV[7] "1" if this is the last heartbeat
 -- ARGV[8] instance id   ARGV[9] how many wait in its own queue, empty if unknown
+-- ARGV[10] "1" if it tells of something unhealthy   ARGV[11] progress of a process not yet ready
+-- ARGV[12] "1" if its consumer takes no work
 --
 -- Returns {1, state, consecutive beats}, or {0, current epoch} if the epoch is no longer this one.
 
 local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'beat_at', 'beats', 'hour', 'ok',
-  'failed', 'stopped')
+  'failed', 'stopped', 'sick', 'well', 'progress',
+  'deaf')
 if record[1] ~= ARGV[1] then
   return {0, record[1] or ''}
 end
@@ -26,6 +29,17 @@ local hour = math.floor(tonumber(time[1]) / 3600)
 local beats = 1
 if record[3] and tonumber(now) - tonumber(record[3]) <= tonumber(ARGV[2]) then
   beats = tonumber(record[4] or '0') + 1
+end
+
+local sick, well, deaf = 0, 0, 0
+if ARGV[10] == '1' then
+  sick = beats > 1 and tonumber(record[9] or '0') + 1 or 1
+else
+  well = beats > 1 and tonumber(record[10] or '0') + 1 or 1
+end
+
+if ARGV[12] == '1' then
+  deaf = beats > 1 and tonumber(record[12] or '0') + 1 or 1
 end
 
 -- The totals already counted lie beside the counts, so that they are lost together or not at all.
@@ -59,7 +73,11 @@ end
 -- Once said, "finished" stays: an earlier heartbeat may arrive after the last one.
 local stopped = record[8] == '1' and '1' or ARGV[7]
 redis.call('HSET', KEYS[1], 'beat_at', now, 'beats', beats, 'load', ARGV[3], 'hour', hour,
-  'ok', math.max(0, ok), 'failed', math.max(0, failed), 'stopped', stopped)
+  'ok', math.max(0, ok), 'failed', math.max(0, failed), 'stopped', stopped, 'sick', sick,
+  'well', well, 'deaf', deaf)
+if ARGV[11] ~= (record[11] or '') then
+  redis.call('HSET', KEYS[1], 'progress', ARGV[11], 'progress_at', now)
+end
 if tonumber(ARGV[9]) and tonumber(ARGV[9]) > 0 then
   redis.call('ZADD', KEYS[3], ARGV[9], ARGV[8])
 end

@@ -18,6 +18,14 @@
 --
 -- Returns {1, epoch} or, if another process has taken the name meanwhile, {0, its epoch}.
 
+local KEPT = 8 -- losses that are remembered
+
+local function with_one_more(known, at)
+  local losses = (known and known ~= '' and known .. ',' or '') .. at
+  local _, commas = string.gsub(losses, ',', '')
+  return commas < KEPT and losses or (string.gsub(losses, '^[^,]*,', ''))
+end
+
 local id, seen = ARGV[1], tonumber(ARGV[2])
 local epoch = tonumber(redis.call('HGET', KEYS[3], id) or '0')
 if epoch ~= seen then
@@ -47,6 +55,9 @@ if ended and epoch == previous then
   epoch = epoch + 1
 end
 local source = before or ''
+if (before == 'ACTIVE' or before == 'DEGRADED') and epoch ~= previous then
+  redis.call('HSET', KEYS[2], 'losses', with_one_more(redis.call('HGET', KEYS[2], 'losses'), now))
+end
 if before and not ended and epoch ~= previous then
   record(before, 'GONE', 'replaced', 'a new process took the name', previous)
   source = 'GONE'
@@ -62,7 +73,8 @@ if wanted > 0 and redis.call('HGET', KEYS[6], 'epoch') == tostring(previous) the
   -- The same process goes on, and its totals with it.
   redis.call('HSET', KEYS[6], 'epoch', epoch)
 end
-redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict')
+redis.call('HDEL', KEYS[2], 'beat_at', 'beats', 'load', 'stopped', 'verdict', 'sick', 'well',
+  'deaf', 'progress', 'progress_at')
 if epoch ~= previous then
   redis.call('HDEL', KEYS[2], 'ejected_until', 'ejections', 'ejected_why', 'migration',
     'migrated_at', 'received_at')

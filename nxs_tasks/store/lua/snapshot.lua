@@ -15,8 +15,9 @@
 --
 -- Returns {server time, depth of the shared queue, rows}; a row is one text, its fields joined by
 -- the unit separator (\31): id, state, epoch, since, beat_at, beats, load, profile, ok, failed,
--- stopped, in flight, queued, identity, migrated_at, received_at, ejected_until,
--- ejections, ejected_why, verdict. An unset field is empty. One text, because a client reads a
+-- stopped, in flight, queued, identity, migrated_at, received_at, ejected_until, ejections,
+-- ejected_why, sick, well, deaf, progress_at, cordoned, losses, flap_level, level_at, withheld_until,
+-- withheld_why, verdict. An unset field is empty. One text, because a client reads a
 -- thousand texts many times faster than fifteen thousand values.
 --
 -- With ARGV[1] whoever has no record or no queue any more is dropped from KEYS[2].
@@ -44,15 +45,16 @@ end
 for _, id in ipairs(ids) do
   local row = redis.call('HMGET', ARGV[3] .. id, 'state', 'epoch', 'since', 'beat_at', 'beats',
     'load', 'profile', 'ok', 'failed', 'stopped', 'identity', 'migrated_at',
-    'received_at', 'ejected_until', 'ejections', 'ejected_why', 'verdict')
+    'received_at', 'ejected_until', 'ejections', 'ejected_why', 'sick', 'well', 'deaf',
+    'progress_at', 'cordoned', 'losses', 'flap_level', 'level_at', 'withheld_until', 'withheld_why', 'verdict')
   if row[1] and row[2] then
     local epoch = row[2]
-    for i = 17, 11, -1 do
+    for i = 27, 11, -1 do
       row[i + 2] = row[i]
     end
     row[11] = redis.call('HLEN', ARGV[4] .. id .. ':' .. epoch)
     row[12] = depth(ARGV[5] .. id)
-    for i = 1, 19 do
+    for i = 1, 29 do
       row[i] = row[i] or ''
     end
     if ARGV[1] ~= '' then

@@ -4,8 +4,17 @@
 -- KEYS[2] stream: transitions
 -- ARGV[1] instance id   ARGV[2] epoch   ARGV[3] source state   ARGV[4] target state
 -- ARGV[5] event   ARGV[6] reason   ARGV[7] evidence JSON   ARGV[8] longest stream
+-- ARGV[9] "1" if the instance is lost by this and nobody had planned it
 --
 -- Returns {1, stream id}, or {0, "<state>:<epoch>"} as found.
+
+local KEPT = 8 -- losses that are remembered
+
+local function with_one_more(known, at)
+  local losses = (known and known ~= '' and known .. ',' or '') .. at
+  local _, commas = string.gsub(losses, ',', '')
+  return commas < KEPT and losses or (string.gsub(losses, '^[^,]*,', ''))
+end
 
 local record = redis.call('HMGET', KEYS[1], 'state', 'epoch')
 if record[1] ~= ARGV[3] or record[2] ~= ARGV[2] then
@@ -14,6 +23,9 @@ end
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'since', now, 'verdict', ARGV[6])
+if ARGV[9] == '1' then
+  redis.call('HSET', KEYS[1], 'losses', with_one_more(redis.call('HGET', KEYS[1], 'losses'), now))
+end
 local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'at', now,
   'instance', ARGV[1], 'epoch', ARGV[2], 'source', ARGV[3], 'target', ARGV[4],
   'event', ARGV[5], 'reason', ARGV[6], 'evidence', ARGV[7])
