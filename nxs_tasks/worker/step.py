@@ -146,6 +146,7 @@ class InstanceStep(bootsteps.StartStopStep):
         )
         tenure.room = self._capacity
         tenure.on_stumble = partial(free_slot, worker)
+        tenure.progress = lambda: runtime.progress
         tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from
         tenure.has_checkpoint = lambda task: declares(app.tasks.get(task))
         logging.getLogger(ENDS).addFilter(Quietly())
