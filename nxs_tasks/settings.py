@@ -83,6 +83,12 @@ class Settings:
         "for a warm cache a task waits behind up to so many others per slot, though another "
         "instance may be free; 0 = never. More hits, more time: see placement",
     )
+    claim_ahead: float = knob(
+        0.5,
+        "s",
+        "while all tasks that run here take less on average, a worker takes one message ahead, "
+        "so that no slot waits for the broker; 0 = never",
+    )
     task_memory: float = knob(
         0.0,
         "GB",
@@ -187,12 +193,12 @@ class Settings:
             "must be always or everysec",
         )
         _require(0.0 < self.degraded_weight <= 1.0, "degraded_weight", self.degraded_weight, "0..1")
-        for name in ("crowding", "io_crowding", "affinity_wait", "task_memory"):
+        for name in ("crowding", "io_crowding", "affinity_wait", "claim_ahead", "task_memory"):
             _require(getattr(self, name) >= 0.0, name, getattr(self, name), "must not be below 0")
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.metadata["unit"] in _POSITIVE_UNITS:
+            if f.metadata["unit"] in _POSITIVE_UNITS and f.name != "claim_ahead":
                 _require(value > 0, f.name, value, "must be above 0")
         self._check_times()
 
