@@ -8,6 +8,9 @@ of the worker (`worker.ahead`); that nobody is idle for it is the rule of the sc
 A task that runs for longer than such tasks do must not hold up what was taken ahead: after
 `longest_s` it goes back to where it was, and nothing is taken ahead until a task has ended here.
 
+What else has to be done comes after the start, at the next turn of the event loop: to tell how the
+task before ended, and to ask for the next.
+
 kombu looks at a connection only while there is a slot. So an answer that is awaited without one is
 no `_in_poll`, until there is a slot: then it is the answer to the question that would be sent now.
 """
@@ -64,7 +67,37 @@ class AheadMixin:
 
     _asks_ahead: Any = None  # where an answer is awaited, and there is no slot for what it brings
     _was_ahead = False  # it was asked for ahead, and there is a slot now
+    _has_begun = False  # what was kept, at this turn of the event loop
+    _tells = False  # how a task ended is told at the next turn
     _wakes_at = 0.0  # the event loop comes round then, monotonic, s
+
+    def tells_soon(self) -> bool:
+        """Whether the end of a task is told at a later turn, because what is kept starts first.
+
+        Called in whichever thread has seen the end.
+        """
+        kept = self.nxs_tenure.kept
+        ready = kept is not None and kept.until is not None and not self.nxs_tenure.suspended
+        if ready and self.connection.is_in_loop():
+            self._tells = True
+            # Before the pool looks whether it has something to write, and so before it waits.
+            self.connection.call_soon(self._begin)
+            return True
+        return False
+
+    def _begin(self) -> None:
+        if self.nxs_tenure.kept is not None and not self._in_poll and self.qos.can_consume():
+            self._asks_for_more(self.nxs_tenure)  # type: ignore[attr-defined]
+
+    def after_starts(self) -> None:
+        """What is left to do at a turn of the event loop: nothing yet if something has begun."""
+        begun, self._has_begun = self._has_begun, False
+        if begun:
+            return
+        self.look_ahead()
+        if self._tells:
+            self._tells = False
+            self.nxs_tenure.settle_all()
 
     def look_ahead(self) -> None:
         """Ask for one message more than there are slots, if that may be."""

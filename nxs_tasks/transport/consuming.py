@@ -39,7 +39,7 @@ from nxs_tasks.store.connect import forgot_script, out_of_memory
 from nxs_tasks.store.message import LOST_HEADER, MOVED_HEADER
 from nxs_tasks.transport.ahead import AheadMixin
 from nxs_tasks.transport.qos import ClaimingQoS
-from nxs_tasks.transport.tenure import Claimed, Ending, Tenure
+from nxs_tasks.transport.tenure import Claimed, Ending, Tenure, at_once
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,9 @@ class ClaimingMixin(AheadMixin):
         if self._slot_came():
             return
         if not self._asks_for_more(tenure):
+            if self._has_begun:
+                # The pool may have looked already whether it has something to write.
+                self.connection.wake()
             if self.qos.can_consume():
                 self._wait(NO_ROOM_S)
             return
@@ -307,6 +310,8 @@ class ClaimingMixin(AheadMixin):
         tenure.kept = None
         if kept.until is None:
             tenure.on_kept()
+        else:
+            self._has_begun = True
         # The channel that it came by may be closed by now.
         kept.message.channel = self
         # It may have been cancelled or paused since.
@@ -392,6 +397,7 @@ class ClaimingMixin(AheadMixin):
         acknowledged = not no_ack and queue not in self._fanout_queues  # type: ignore[attr-defined]
         if self.nxs_tenure is not None and acknowledged and self.nxs_tenure.has_tasks(queue):
             self._claims = True
+            self.nxs_tenure.tells_soon = self.tells_soon
             self.connection._callbacks[queue] = partial(self._hand_over, callback)
         return answer
 
@@ -403,6 +409,9 @@ class ClaimingMixin(AheadMixin):
         """Close; nothing is awaited from a server that was not asked."""
         if self._waits_until is not None:
             self._waits_until = self._in_poll = None
+        if self.nxs_tenure is not None and self._claims:
+            self.nxs_tenure.tells_soon = at_once
+            self.nxs_tenure.settle_all()
         if self._asks_ahead:
             with suppress(*self._real_errors):
                 self.read_ahead()

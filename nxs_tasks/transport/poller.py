@@ -17,7 +17,7 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):
             channel.give_back_if_late()
         super().on_poll_start()
         for channel in self._channels:
-            channel.look_ahead()
+            channel.after_starts()
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait without an event loop, and no longer than until somebody is to ask again."""

@@ -77,6 +77,11 @@ class Boundless:
         return True
 
 
+def at_once() -> bool:
+    """Nobody tells later how something ended."""
+    return False
+
+
 #: Decides whether Celery gets a message; if not it has put it elsewhere.
 Gate = Callable[[Claimed], bool]
 
@@ -133,6 +138,8 @@ class Tenure:
     on_displaced: Callable[[], None] = lambda: None
     #: Called when a message is kept because there is no room, or is kept no more.
     on_kept: Callable[[], None] = lambda: None
+    #: Whether who calls `settle` need not tell it: it is told at the next turn of the event loop.
+    tells_soon: Callable[[], bool] = at_once
     #: Called with kombu's message when Celery raised instead of starting it.
     on_stumble: Callable[[Any], None] = lambda message: None
     #: Tokens of tasks whose pool process died: their return counts as a loss.
@@ -238,7 +245,8 @@ class Tenure:
     def settle(self, ending: Ending) -> None:
         """Tell the broker how a message ended; kept for later if it does not answer."""
         self.unsettled[ending.token] = ending
-        self.settle_all()
+        if ending.requeue or not self.tells_soon():
+            self.settle_all()
 
     def settle_all(self) -> None:
         """Tell the broker every ending that it has not heard yet."""
