@@ -85,7 +85,7 @@ class Settings:
     )
     claim_ahead: float = knob(
         0.5,
-        "s",
+        "s or 0",
         "while all tasks that run here take less on average, a worker takes one message ahead, "
         "so that no slot waits for the broker; 0 = never",
     )
@@ -198,7 +198,7 @@ class Settings:
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.metadata["unit"] in _POSITIVE_UNITS and f.name != "claim_ahead":
+            if f.metadata["unit"] in _POSITIVE_UNITS:
                 _require(value > 0, f.name, value, "must be above 0")
         self._check_times()
 
