@@ -188,8 +188,11 @@ class Heartbeat(threading.Thread):
         known = self._latency_ms
         self._latency_ms = trip_ms if known is None else known + SMOOTHING * (trip_ms - known)
         own = self._store.keys.own_queue(self._tenure.instance)
-        # While something is kept until there is room for it, nothing else starts here.
-        extra = max(seen.extra, seen.slots or 0) if self._tenure.kept else seen.extra
+        # While something is kept until there is room for it, nothing else starts here. What was
+        # taken ahead waits for a slot that is taken anyway, and counts as one that is held.
+        kept = self._tenure.kept
+        full = kept is not None and kept.until is None
+        extra = max(seen.extra, seen.slots or 0) if full else seen.extra
         return Load(
             slots=seen.slots,
             running=seen.running,

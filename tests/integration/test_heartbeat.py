@@ -537,3 +537,11 @@ def test_while_a_message_is_kept_no_slot_counts_as_free(url: str) -> None:
     assert (kept.load.extra, free.load.extra) == (4, None)
     assert kept.held is not None
     assert kept.held >= 4
+
+
+def test_what_was_taken_ahead_takes_no_slot_beside_its_own(url: str) -> None:
+    """It is held, and counts as that. Nothing waits for room because of it."""
+    worker = Worker(url)
+    worker.tenure.kept = Claimed("w1|1|1", "celery", "{}", intents=False, at=0.0, until=1.0)
+    worker.heartbeat.beat()
+    assert worker.record.load.extra is None
