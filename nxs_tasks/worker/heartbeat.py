@@ -30,6 +30,7 @@ from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.consumption import Consumption
 from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.tally import Tally
+from nxs_tasks.worker.waking import Waker
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Heartbeat(threading.Thread):
         self._replaced = False
         self._leaving = ""
         self._over = threading.Event()
-        self._woken = threading.Event()
+        self._woken = Waker()
         self._left = threading.Event()
 
     def run(self) -> None:
@@ -97,12 +98,12 @@ class Heartbeat(threading.Thread):
             self._woken.wait(self._period())
 
     def _wake(self) -> None:
-        self._woken.set()
+        self._woken.wake()
 
     def leave(self, reason: str) -> None:
         """Announce a graceful shutdown. Safe in a signal handler: the thread does the work."""
         self._leaving = self._leaving or reason
-        self._woken.set()
+        self._woken.wake()
 
     def leave_now(self, reason: str) -> None:
         """Announce a graceful shutdown, and wait until it is known or the broker is too slow."""
@@ -112,7 +113,7 @@ class Heartbeat(threading.Thread):
     def stop(self) -> None:
         """End the thread, and say that the process is finished."""
         self._over.set()
-        self._woken.set()
+        self._woken.wake()
         if self.is_alive():
             self.join(timeout=2 * self._settings.broker_timeout)
         self.beat_safely(last=True)
