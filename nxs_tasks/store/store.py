@@ -179,6 +179,7 @@ class FleetStore:
                 *(epoch, longest_gap_s, text, window_days * 24, succeeded, failed, int(last)),
                 *(instance_id, "" if load.queued is None else load.queued),
                 *(int(bool(load.unhealthy)), load.progress, int(load.consuming is False)),
+                load.kept,
             ],
         )
         if not answer[0]:

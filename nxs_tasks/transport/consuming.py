@@ -308,7 +308,8 @@ class ClaimingMixin(AheadMixin):
                 tenure.kept = replace(kept, until=None)
                 tenure.on_kept()
             return False
-        tenure.kept = None
+        if tenure.take_kept() is not kept:
+            return True  # it was given to another instance in this moment
         if kept.until is None:
             tenure.on_kept()
         else:

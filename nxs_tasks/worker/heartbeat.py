@@ -212,6 +212,7 @@ class Heartbeat(threading.Thread):
             extra=extra or None,
             reserved=seen.reserved or None,
             keys=tuple(self._tenure.keys),
+            kept=kept.token if kept is not None and full else "",
             progress=self._tenure.progress(),
         )
 

@@ -51,6 +51,7 @@ from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.handover import keep_handed
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
+from nxs_tasks.worker.keeping import Keeping
 from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.profile import read_profile
@@ -203,10 +204,12 @@ class InstanceStep(bootsteps.StartStopStep):
         keep_handed(worker.pool)
         tell_what_escapes(worker.pool, worker.app.tasks)
         clock = self._runtime.clock
+        keeping = Keeping(tenure)
         strays = Strays(tenure, partial(known_tokens, worker), clock)
 
         def upkeep() -> None:
             strays.look()
+            keeping.look()
             self._runtime.keep_up()
 
         name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)

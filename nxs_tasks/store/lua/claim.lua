@@ -167,6 +167,10 @@ for i = FIRST, #KEYS do
     if is_scarce(i) then return {0, -1} end
     redis.call('HSET', KEYS[2], ARGV[2], '[' .. message .. ', "", ' .. cjson.encode(queue) .. ']')
     redis.call('ZADD', KEYS[3], now, ARGV[2])
+    if ahead > 0 then
+      -- Whoever gives it back when its holder has died does not count that against it.
+      redis.call('HSET', KEYS[1], 'ahead', ARGV[2])
+    end
     redis.call('LREM', KEYS[i], -1, message)
     if is_own(i) then note_own_line() end
     return {1, queue, message, redis.call('EXISTS', KEYS[5], KEYS[6]), string.format('%.6f', now)}
