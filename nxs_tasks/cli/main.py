@@ -13,6 +13,8 @@ import typer
 from nxs_tasks.cli import (
     cancel,
     inflight,
+    leader,
+    locks,
     migrate,
     node,
     pause,
@@ -53,6 +55,8 @@ for command in (
     pause.pause,
     pause.resume,
     rebalance.rebalance,
+    leader.leader,
+    locks.locks,
     settings.settings,
 ):
     cli.command()(command)

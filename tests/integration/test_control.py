@@ -639,6 +639,23 @@ class TestRunJob:
         assert jobs.prune(runtime) == 2
         assert [t.event_id for t in runtime.history().ticks()] == ["0.5", "1.5"]
 
+    def test_a_task_of_an_old_term_is_left_out_once_a_newer_one_has_run(
+        self, make_app: MakeApp, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        runtime = make_app(url).runtime
+        events = Events(runtime.store())
+
+        def runs(term: int | None) -> bool:
+            before = events.last_ticks().get("record")
+            jobs.run_job(runtime, "record", "control@t", term)
+            return events.last_ticks().get("record") != before
+
+        # None is sent by a person, or by a beat of Celery's own.
+        terms = [3, 2, None, 3, 2, 4, 3]
+        assert [runs(term) for term in terms] == [True, False, True, True, False, True, False]
+        assert "record of term 3 is not run: it has run in term 4" in caplog.text
+
     def test_the_control_tasks_run_them(self, make_app: MakeApp, url: str) -> None:
         fleet = make_app(url)
         for name in jobs.JOBS:
