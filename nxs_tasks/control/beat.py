@@ -233,7 +233,8 @@ class FleetScheduler(Scheduler):
                 self._pause_s = RETRY_S
             # As in Celery, what fails by its own fault counts as a run, or it would be for ever.
         if settled:
-            log.info("%s is not sent: %s", entry.name, cause)
+            level = logging.INFO if isinstance(cause, AlreadySubmitted) else logging.WARNING
+            log.log(level, "%s is not sent: %s", entry.name, cause)
         return settled
 
     def _put_back(self, entry: Any) -> None:
