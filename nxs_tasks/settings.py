@@ -83,6 +83,12 @@ class Settings:
         "for a warm cache a task waits behind up to so many others per slot, though another "
         "instance may be free; 0 = never. More hits, more time: see placement",
     )
+    claim_ahead: float = knob(
+        0.5,
+        "s or 0",
+        "while all tasks that run here take less on average, a worker takes one message ahead, "
+        "so that no slot waits for the broker; 0 = never",
+    )
     task_memory: float = knob(
         0.0,
         "GB",
@@ -225,7 +231,7 @@ class Settings:
             "must be always or everysec",
         )
         _require(0.0 < self.degraded_weight <= 1.0, "degraded_weight", self.degraded_weight, "0..1")
-        for name in ("crowding", "io_crowding", "affinity_wait", "task_memory"):
+        for name in ("crowding", "io_crowding", "affinity_wait", "claim_ahead", "task_memory"):
             _require(getattr(self, name) >= 0.0, name, getattr(self, name), "must not be below 0")
         for name in ("error_rate", "withheld_most", "mass_silence"):
             _require(0.0 < getattr(self, name) <= 1.0, name, getattr(self, name), "0..1")

@@ -14,11 +14,16 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):
         """Before each wait: whoever has waited long enough asks again."""
         for channel in self._channels:
             channel.ask_again_if_due()
+            channel.give_back_if_late()
         super().on_poll_start()
+        for channel in self._channels:
+            channel.after_starts()
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait without an event loop, and no longer than until somebody is to ask again."""
-        waits = [timeout, *(channel.waits_s() for channel in self._channels)]
+        waits = [timeout]
+        for channel in self._channels:
+            waits += [channel.waits_s(), channel.ahead_waits_s()]
         known = [seconds for seconds in waits if seconds is not None]
         super().get(callback, timeout=min(known, default=None))
 
@@ -26,6 +31,8 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):
         """Data came: an answer, a notice, or the end of the connection."""
         found = self._fd_to_chan.get(fileno)
         if found is not None and found[1] == "BRPOP" and not found[0]._in_poll:
-            # A busy worker awaits nothing. kombu takes data then for the end of the connection.
-            return found[0].read_notices()
+            # A busy worker awaits no more than what it asks ahead. kombu takes data then for the
+            # end of the connection.
+            channel = found[0]
+            return channel.read_ahead() if channel._asks_ahead else channel.read_notices()
         return super().on_readable(fileno)

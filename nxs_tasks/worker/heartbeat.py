@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nxs_tasks.clock import Clock
-from nxs_tasks.errors import NameTaken, NxsError, Stale
+from nxs_tasks.errors import JoinRefused, NameTaken, NxsError, Stale
 from nxs_tasks.model.decision import Transition
 from nxs_tasks.model.instance import Load, Profile
 from nxs_tasks.model.state import ENDED, Event, State
-from nxs_tasks.policy.fleet.lifecycle import TRANSITIONS, next_state
+from nxs_tasks.policy.fleet.transitions import TRANSITIONS, next_state
 from nxs_tasks.probes.host import read_host
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
@@ -126,7 +126,8 @@ class Heartbeat(threading.Thread):
             self._recover(error, last)
         except NxsError as error:
             if not self._failing:
-                log.warning("heartbeats pause: %s", error)
+                refused = isinstance(error, JoinRefused)
+                log.warning("%s: %s", "no work here" if refused else "heartbeats pause", error)
             self._failing = True
         else:
             if self._failing:
@@ -187,8 +188,11 @@ class Heartbeat(threading.Thread):
         known = self._latency_ms
         self._latency_ms = trip_ms if known is None else known + SMOOTHING * (trip_ms - known)
         own = self._store.keys.own_queue(self._tenure.instance)
-        # While something is kept until there is room for it, nothing else starts here.
-        extra = max(seen.extra, seen.slots or 0) if self._tenure.kept else seen.extra
+        # While something is kept until there is room for it, nothing else starts here. What was
+        # taken ahead waits for a slot that is taken anyway, and counts as one that is held.
+        kept = self._tenure.kept
+        full = kept is not None and kept.until is None
+        extra = max(seen.extra, seen.slots or 0) if full else seen.extra
         return Load(
             slots=seen.slots,
             running=seen.running,
@@ -207,6 +211,7 @@ class Heartbeat(threading.Thread):
             extra=extra or None,
             reserved=seen.reserved or None,
             keys=tuple(self._tenure.keys),
+            progress=self._tenure.progress(),
         )
 
     def _period(self) -> float:
@@ -236,6 +241,7 @@ class Heartbeat(threading.Thread):
             self._identity.profile,
             seen_epoch=self._store.epoch(name),
             keep_epoch=epoch,
+            refused_s=self._settings.join_refused,
         )
         log.warning("%s has announced itself again: %s", name, why)
         self._state = State.JOINING

@@ -34,11 +34,13 @@ from nxs_tasks.runtime import runtime_of
 from nxs_tasks.store.homes import homes
 from nxs_tasks.store.keys import CONTROL_QUEUES
 from nxs_tasks.store.queues import Queues
+from nxs_tasks.transport.ahead import Ahead
 from nxs_tasks.transport.checkpoint import ENDS, Quietly, declares
 from nxs_tasks.transport.fence import fence_of
 from nxs_tasks.transport.results import why_unfenced
 from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.acklast import AckLastMixin
+from nxs_tasks.worker.ahead import short_slots
 from nxs_tasks.worker.capacity import Capacity
 from nxs_tasks.worker.consumption import read_consumption, slots_of
 from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_displaced
@@ -62,6 +64,8 @@ log = logging.getLogger(__name__)
 #: kombu puts a held message back after this. Held messages are NXS's to rescue, and a task may be
 #: long, so kombu's own clock must never strike: ten years.
 NEVER_S = 10 * 365 * 24 * 3600
+#: What was taken ahead waits no longer than so many times what a short task takes.
+AHEAD_MEANS = 2
 #: Between two tries to reach a broker that is not up yet, and how long in all.
 RETRY_S = 2.0
 RETRY_IN_ALL_S = 24 * 3600.0
@@ -127,6 +131,8 @@ class InstanceStep(bootsteps.StartStopStep):
         runtime, app = self._runtime, worker.app
         profile = read_profile(worker, runtime, queues)
         self._identity = Identity(process=runtime.identity(), profile=profile)
+        for task, why in profile.unable.items():
+            log.warning("this worker cannot run %s: %s", task, why)
         tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
         store = tenure.store
         # Made before the pool forks, which reads what the heartbeat writes.
@@ -140,14 +146,15 @@ class InstanceStep(bootsteps.StartStopStep):
         keys = runtime.settings.affinity_keys
         tenure.gate = Gate(app, tenure, WorkerIntents(store), profile, is_fresh, keys)
         able = {name: t for name, t in profile.traits.items() if name not in profile.unable}
-        self._capacity = Capacity(
-            able,
-            partial(slots_of, worker),
-            profile.memory,
-            lambda: [str(request.name) for request in rate_limited(worker)],
-        )
+        slots = partial(slots_of, worker)
+
+        def limited() -> list[str]:
+            return [str(request.name) for request in rate_limited(worker)]
+
+        self._capacity = Capacity(able, slots, profile.memory, limited)
         tenure.room = self._capacity
         tenure.on_stumble = partial(free_slot, worker)
+        tenure.progress = lambda: runtime.progress
         tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from
         tenure.has_checkpoint = lambda task: declares(app.tasks.get(task))
         logging.getLogger(ENDS).addFilter(Quietly())
@@ -160,6 +167,10 @@ class InstanceStep(bootsteps.StartStopStep):
         tally = self._tally = Tally()
         wait = runtime.settings.affinity_wait
         tenure.longest_s = lambda: wait * (tally.mean_s or 0.0)
+        short_s = runtime.settings.claim_ahead
+        if short_s:
+            rule = short_slots(tally, slots, limited, short_s)
+            tenure.ahead = Ahead(rule, longest_s=AHEAD_MEANS * short_s)
         count_tasks(app, self._tally, AckLastMixin, EndingMixin, tenure=tenure)
         unfenced = why_unfenced(app)
         if unfenced:
@@ -238,6 +249,8 @@ class InstanceStep(bootsteps.StartStopStep):
     def stop(self, worker: Any) -> None:
         """The consumer has stopped, the pool still finishes: give back what only waited."""
         self._stop_threads()
+        if self._tenure is not None:
+            self._tenure.give_back_kept(leaving=True)
         if self._heartbeat is not None:
             # A remote shutdown comes without the signal.
             self._heartbeat.leave_now("told to stop")

@@ -323,7 +323,7 @@ class TestIntents:
 
 def test_every_list_has_its_queue_and_the_name_that_pauses_it(store: FleetStore) -> None:
     keys, arguments = keys_and_arguments(store, "w1", 7, "w1|7|1", [OWN, SHARED, "mail"])
-    lists, names = keys[9:], arguments[8:]
+    lists, names = keys[10:], arguments[9:]
     assert arguments[:2] == [7, "w1|7|1"]
     assert [*zip(lists, names[::2], names[1::2], strict=True)][:4] == [
         (OWN, OWN, SHARED),
