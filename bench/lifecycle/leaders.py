@@ -83,6 +83,7 @@ class Beats:
         log = folder / "forks.log"
         self._forks = stack.enter_context(ForkServer("bench.lifecycle.beats", env, log))
         self._random = Random(SEED)
+        self._started = 0
         self._logs: dict[int, Path] = {}
         self._frozen: dict[int, float] = {}  # pid: until when
         self._ended: list[float] = []  # when they may be started again
@@ -98,7 +99,8 @@ class Beats:
         self.ledger.start()
 
     def _start_one(self) -> None:
-        log = self._folder / f"beat-{len(self._logs)}.log"
+        self._started += 1
+        log = self._folder / f"beat-{self._started}.log"
         argv = ["beat", "--pidfile=", "-l", "INFO"]
         pid = self._forks.fork("chaos.forkserver:run_celery", [argv], log)
         self._logs[pid] = log
