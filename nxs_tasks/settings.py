@@ -204,7 +204,7 @@ class Settings:
     migrate_most: int = knob(5000, "tasks", "one migration moves no more than this")
     record_period: float = knob(5.0, "s", "how often events move from the broker into history")
     prune_period: float = knob(3600.0, "s", "how often old history is deleted")
-    beat_lease: float = knob(15.0, "s", "a beat that has not renewed for so long has lost the lead")
+    beat_lease: float = knob(10.0, "s", "a beat that has not renewed for so long has lost the lead")
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, naming the setting."""

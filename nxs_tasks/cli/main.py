@@ -14,6 +14,8 @@ from nxs_tasks.cli import (
     admit,
     cancel,
     inflight,
+    leader,
+    locks,
     migrate,
     node,
     pause,
@@ -55,6 +57,8 @@ for command in (
     pause.pause,
     pause.resume,
     rebalance.rebalance,
+    leader.leader,
+    locks.locks,
     settings.settings,
 ):
     cli.command()(command)

@@ -163,7 +163,7 @@ def _notes(
     if rows and not any(row.state in PLACEABLE for row in rows):
         notes.append("no instance takes work: start `nxs node` or `celery worker`")
     if leader is None and rows:
-        notes.append("no beat leads: start `celery beat` or `nxs node`")
+        notes.append("no beat leads: start `celery beat` or `nxs node` (nxs leader)")
     notes += [
         f"{row.instance} gets no new work: {row.no_new_work}"
         for row in rows

@@ -124,8 +124,8 @@ JOBS = {
 }
 
 
-def run_job(runtime: Runtime, name: str, node: str) -> None:
-    """Run one job and record how late it was.
+def run_job(runtime: Runtime, name: str, node: str, term: int | None = None) -> None:
+    """Run one job and record how late it was. `term` is that of the beat that has sent it.
 
     Lateness is the time since the job's last start, less its period: what an operator feels,
     whoever caused it (beat, broker, a busy control worker).
@@ -136,22 +136,27 @@ def run_job(runtime: Runtime, name: str, node: str) -> None:
         log.warning("%s still runs and is not started again", name)
         return
     try:
-        _run_and_time(runtime, name, node)
+        _run_and_time(runtime, name, node, term or 0)
     finally:
         running.release()
         runtime.keep_up()
 
 
-def _run_and_time(runtime: Runtime, name: str, node: str) -> None:
+def _run_and_time(runtime: Runtime, name: str, node: str, term: int) -> None:
     job = JOBS[name]
     store, clock = runtime.store(), runtime.clock.monotonic()
     # The server's time: the last run may have been on another node.
     started, events = store.now(), Events(store)
-    before = events.last_ticks().get(name)
+    before, newest = events.last_ticks_and_terms().get(name, (None, 0))
+    if 0 < term < newest:
+        # It waited while another beat took over and had it done. Before that it is not left out.
+        log.info("%s of term %d is not run: it has run in term %d", name, term, newest)
+        return
     period = job.period(runtime.settings)
     late = max(0.0, started - before.at - period) if before is not None else 0.0
     job.do(runtime)
     took = runtime.clock.monotonic() - clock
     events.add_tick(
-        TickRecord(event_id="", at=started, job=name, lateness_s=late, took_s=took, node=node)
+        TickRecord(event_id="", at=started, job=name, lateness_s=late, took_s=took, node=node),
+        max(term, newest),
     )

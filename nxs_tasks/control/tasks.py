@@ -6,6 +6,7 @@ from typing import Any
 
 from nxs_tasks.control.jobs import JOBS, run_job
 from nxs_tasks.runtime import CONTROL_TASKS, runtime_of
+from nxs_tasks.store.message import TERM_HEADER
 
 
 def register(app: Any) -> None:
@@ -18,7 +19,8 @@ def register(app: Any) -> None:
 
 def _tick(name: str) -> Any:
     def tick(self: Any) -> None:
-        run_job(runtime_of(self.app), name, node=str(self.request.hostname))
+        term = getattr(self.request, TERM_HEADER, None)
+        run_job(runtime_of(self.app), name, node=str(self.request.hostname), term=term)
 
     tick.__name__ = name
     return tick

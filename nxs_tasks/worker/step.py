@@ -137,7 +137,9 @@ class InstanceStep(bootsteps.StartStopStep):
         tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
         store = tenure.store
         # Made before the pool forks, which reads what the heartbeat writes.
-        lease = self._lease = fence_of(app).lease = Lease(runtime.settings.gone_after)
+        fence = fence_of(app)
+        lease = self._lease = fence.lease = Lease(runtime.settings.gone_after)
+        fence.instance = tenure.instance
 
         def is_fresh(epoch: int) -> bool:
             return lease.fresh(epoch, runtime.clock.elapsed())
