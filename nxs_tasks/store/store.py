@@ -259,6 +259,21 @@ class FleetStore:
             return None
         return Counter(entry["name"] for entry in clients if entry.get("name"))
 
+    def disconnect(self, instance_id: str, epoch: int) -> int | None:
+        """Close every connection of one process; how many, or None where that is not allowed.
+
+        No script may do that, so whoever calls this has looked a moment ago who has the name.
+        """
+        name = self.keys.client_name(instance_id, epoch)
+        try:
+            with explained(self.url):
+                ids = [c["id"] for c in self.client.client_list() if c.get("name") == name]
+                return sum(int(self.client.client_kill_filter(_id=i, skipme=True)) for i in ids)
+        except BrokerUnreachable:
+            raise
+        except BrokerError:
+            return None
+
     # effects: each checks state and epoch in its script
 
     def transition(self, decision: Transition) -> str:
@@ -316,6 +331,23 @@ class FleetStore:
         )
         if not noted:
             raise Stale(f"{decision.instance} changed meanwhile")
+
+    def remark(
+        self, instance_id: str, epoch: int, event: str, reason: str, evidence: Mapping[str, Any]
+    ) -> str:
+        """Record what was done about an instance that stays in its state; returns its stream id.
+
+        It stands among the transitions, with one state as source and target. Raises `Stale` if
+        another process has the name.
+        """
+        known, detail = self.call(
+            "remark",
+            [self.keys.instance(instance_id), self.keys.transitions()],
+            [instance_id, epoch, event, reason, json.dumps(dict(evidence)), STREAM_LENGTH],
+        )
+        if not known:
+            raise Stale(f"{instance_id} is now {detail}")
+        return str(detail)
 
     def forget(self, decision: Forget, keep_outcomes_s: int) -> None:
         """Remove the record of an instance that ended. Raises `Stale`."""

@@ -49,6 +49,7 @@ from nxs_tasks.worker.endings import EndingMixin
 from nxs_tasks.worker.escapes import tell_what_escapes
 from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.handover import keep_handed
+from nxs_tasks.worker.healing import Healing
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
 from nxs_tasks.worker.keeping import Keeping
@@ -203,37 +204,38 @@ class InstanceStep(bootsteps.StartStopStep):
             return
         keep_handed(worker.pool)
         tell_what_escapes(worker.pool, worker.app.tasks)
-        clock = self._runtime.clock
+        clock, settings = self._runtime.clock, self._runtime.settings
         keeping = Keeping(tenure)
         strays = Strays(tenure, partial(known_tokens, worker), clock)
+
+        name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)
+        store = self._runtime.new_store(name)
+        look = partial(read_consumption, worker, self._needed, self._capacity)
+        healing = Healing(worker, store, tenure, settings, clock, look, self._needed)
 
         def upkeep() -> None:
             strays.look()
             keeping.look()
+            healing.tend(heartbeat.state)
             self._runtime.keep_up()
 
-        name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)
-        self._heartbeat = Heartbeat(
-            self._runtime.new_store(name),
+        heartbeat = self._heartbeat = Heartbeat(
+            store,
             self._identity,
             tenure,
             self._tally,
-            self._runtime.settings,
+            settings,
             clock,
-            look=partial(read_consumption, worker, self._needed, self._capacity),
+            look=healing.look,
             upkeep=upkeep,
             on_new_epoch=partial(self._on_new_epoch, worker),
             on_replaced=end_worker,
             lease=self._lease,
         )
-        self._heartbeat.start()
-        self._stealing = Stealing(
-            self._runtime.new_store(name), tenure, self._runtime.settings, clock
-        )
+        heartbeat.start()
+        self._stealing = Stealing(self._runtime.new_store(name), tenure, settings, clock)
         self._stealing.start()
-        self._ejecting = Ejecting(
-            self._runtime.new_store(name), tenure, self._tally, self._runtime.settings
-        )
+        self._ejecting = Ejecting(self._runtime.new_store(name), tenure, self._tally, settings)
         self._ejecting.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
         signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
