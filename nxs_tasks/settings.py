@@ -136,7 +136,7 @@ class Settings:
         4, "heartbeats", "consecutive ones of a worker that takes no work: it is a ZOMBIE"
     )
     heal_after: str = knob(
-        "5,10,20,35,65",
+        "5,10,20,30,50",
         "list",
         "for so many s its consumer takes no work: the worker consumes anew, connects anew, "
         "restarts its pool, ends, and ends at once",
@@ -255,7 +255,7 @@ class Settings:
             _rises(self.heal_after) and len(self.heals_after) == HEAL_STEPS,
             "heal_after",
             self.heal_after,
-            f"must be {HEAL_STEPS} times in s, none below the one before, such as 5,10,20,35,65",
+            f"must be {HEAL_STEPS} times in s, none below the one before, such as 5,10,20,30,50",
         )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):

@@ -6,7 +6,8 @@ consumer that gets nothing is no wonder. Each thing that is done is recorded amo
 of the instance.
 
 A look that comes late says nothing of the time before: a process that was suspended has not
-neglected anything.
+neglected anything. And one good look is not enough to believe in a remedy: a new connection asks
+once, also where nobody will read the answer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from nxs_tasks.store import FleetStore
 from nxs_tasks.store.intents import Intents
 from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker import remedies
-from nxs_tasks.worker.consumption import Consumption
+from nxs_tasks.worker.consumption import LONGEST_PAUSE_S, Consumption
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Healing:
 
     def _forget(self) -> None:
         self._since: float | None = None
+        self._well_since: float | None = None
         self._last: Remedy | None = None
         self._told = ""
 
@@ -82,16 +84,23 @@ class Healing:
             self._forget()
         if seen is None or not remedies.runs(self._worker):
             return
+        if seen.consuming is None and self._since is None:
+            return  # unknown does not begin it, and does not end it
+        self._since = now if self._since is None and not seen.consuming else self._since
         if seen.consuming:
             self._be_well(now)
-        elif seen.consuming is False or self._since is not None:
-            # Unknown neither begins it nor ends it.
-            self._since = now if self._since is None else self._since
+        else:
+            self._well_since = None
             self._be_deaf(seen, now)
 
     def _be_well(self, now: float) -> None:
-        if self._last is not None and self._since is not None:
-            took = now - self._since
+        if self._since is None:
+            return
+        self._well_since = now if self._well_since is None else self._well_since
+        if now - self._well_since <= LONGEST_PAUSE_S:
+            return
+        if self._last is not None:
+            took = round(self._well_since - self._since, 1)
             self._record(f"its consumer takes work again, after {took:.0f} s", {"deaf_s": took})
         self._forget()
 

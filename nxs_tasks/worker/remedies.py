@@ -31,11 +31,11 @@ def consume_again(worker: Any, queues: Iterable[str]) -> None:
 
 def _consume(worker: Any, wanted: list[str]) -> None:
     known, consumer = worker.app.amqp.queues, worker.consumer.task_consumer
-    if consumer is None:
-        return  # it is connecting, and will be asked again
     others = [name for name in known.consume_from if name not in wanted]
     # Cancelled by remote control, a queue is not selected any more, also after the next connection.
     known.select([*wanted, *others])
+    if consumer is None:
+        return  # it is connecting, and consumes what is selected
     # The own queue is looked at first because it is consumed first.
     consumer.cancel()
     consumer.queues = [known[name](consumer.channel) for name in (*wanted, *others)]

@@ -75,9 +75,8 @@ def _told(seen: Deaf) -> str:
     missing = ", ".join(sorted(seen.missing - seen.paused))
     if missing:
         return f"for {seen.for_s:.0f} s its consumer does not consume {missing}"
-    if seen.asked_s is None:
-        return f"for {seen.for_s:.0f} s its consumer takes no work"
-    return f"its consumer last asked for work {seen.asked_s:.0f} s ago"
+    asked = "" if seen.asked_s is None else f" (last asked {seen.asked_s:.0f} s ago)"
+    return f"for {seen.for_s:.0f} s its consumer takes no work{asked}"
 
 
 def _evidence(seen: Deaf) -> dict[str, object]:
