@@ -122,9 +122,11 @@ STEPS: Mapping[str, Callable[[Runtime, str, int], bool]] = {"ask": ask, "cut": c
 
 
 def _look(runtime: Runtime, instance: str) -> tuple[Snapshot, Instance | None]:
-    store = runtime.store()
-    since = store.observed_since(LONGEST_PAUSE * runtime.settings.lifecycle_period)
-    snapshot = replace(store.snapshot(full=True), observed_since=since)
+    store, period = runtime.store(), runtime.settings.lifecycle_period
+    since, gap = store.observed(LONGEST_PAUSE * period)
+    snapshot = replace(
+        store.snapshot(full=True), observed_since=since, late_s=max(0.0, gap - period)
+    )
     return snapshot, snapshot.get(instance)
 
 

@@ -238,14 +238,14 @@ class FleetStore:
         since, gap = self.call("observe", [self.keys.observation()], [longest_pause_s])
         return float(since), float(gap)
 
-    def observed_since(self, longest_pause_s: float) -> float:
+    def observed(self, longest_pause_s: float) -> tuple[float, float]:
         """The same without a look, for who acts between two."""
         with explained(self.url):
             since, last = self.client.hmget(self.keys.observation(), "since", "last")
         now = self.now()
         if since is None or last is None or now - float(last) > longest_pause_s:
-            return now
-        return float(since)
+            return now, 0.0
+        return float(since), now - float(last)
 
     def now(self) -> float:
         """The server's time, s: the one clock that all nodes share."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nxs_tasks.clock import Clock
@@ -22,7 +23,7 @@ from nxs_tasks.model.decision import Evidence, Heal, Release
 from nxs_tasks.model.healing import Deaf, Remedy
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.state import PLACEABLE, State
-from nxs_tasks.policy.fleet.healing import excused, heal
+from nxs_tasks.policy.fleet.healing import excused, heal, kept_from_work
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.intents import Intents
@@ -58,6 +59,8 @@ class Healing:
         self._read = look
         self._needed = needed
         self._seen: Consumption | None = None
+        self._read_at = float("-inf")
+        self._kept = ""  # who keeps it from work, and why
         self._served = False
         self._told_to_end = False
         self._looked_at = float("-inf")
@@ -70,9 +73,16 @@ class Healing:
         self._told = ""
 
     def look(self, now: float) -> Consumption:
-        """What the consumer does now; `now` is monotonic, s."""
-        self._seen = self._read(now)
-        return self._seen
+        """What the consumer does now, as the fleet is told; `now` is monotonic, s.
+
+        Nothing is said against one that somebody keeps from work, nor by a look that comes late.
+        """
+        seen = self._seen = self._read(now)
+        late = now - self._read_at > self._settings.longest_gap
+        self._read_at = now
+        if self._served and seen.consuming is False and (late or self._kept):
+            return replace(seen, consuming=None)
+        return seen
 
     def tend(self, state: State) -> None:
         """Act on the last look. The broker has just confirmed it, and said that we are `state`."""
@@ -94,6 +104,7 @@ class Healing:
             self._be_deaf(seen, now)
 
     def _be_well(self, now: float) -> None:
+        self._kept = ""
         if self._since is None:
             return
         self._well_since = now if self._well_since is None else self._well_since
@@ -110,6 +121,7 @@ class Healing:
         if mine is None or mine.epoch != tenure.epoch:
             return
         deaf, at = self._deaf(seen, now), self._store.now()
+        self._kept = kept_from_work(mine, deaf, at)
         excuse = excused(mine, deaf, at)
         if excuse:
             log.debug("its consumer takes no work, and need not: %s", excuse)

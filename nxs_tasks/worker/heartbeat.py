@@ -227,9 +227,8 @@ class Heartbeat(threading.Thread):
         )
 
     def _period(self) -> float:
-        # A ZOMBIE that is awake is not to wait for its consumer's next chance either.
-        soon = self._state in (State.JOINING, State.ZOMBIE)
-        return self._settings.join_period if soon else self._settings.heartbeat_period
+        joining = self._state is State.JOINING
+        return self._settings.join_period if joining else self._settings.heartbeat_period
 
     def _recover(self, error: Stale, last: bool) -> None:
         if last:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from nxs_tasks.model.decision import Heal, Nothing
 from nxs_tasks.model.healing import Deaf, Remedy, Rung
 from nxs_tasks.model.instance import Instance
-from nxs_tasks.model.state import ENDED, State
+from nxs_tasks.model.state import State
 from nxs_tasks.settings import Settings
 
 ORDER = tuple(Remedy)
@@ -52,11 +52,20 @@ def excused(instance: Instance, seen: Deaf, now: float) -> str:
     """Why it need not take work; "" if it should."""
     reasons = {
         "it has not been ACTIVE yet": not seen.served,
-        f"it is {instance.state}": instance.state is State.LEAVING or instance.state in ENDED,
-        f"cordoned, {instance.cordoned}": bool(instance.cordoned),
-        f"ejected, {instance.ejected_why}": instance.ejected_until > now,
+        f"it is {instance.state}": instance.state in (State.LEAVING, State.FAILED),
         "it looks whose fault some failures are": seen.suspended,
         "every slot is taken": seen.full,
+    }
+    found = (reason for reason, holds in reasons.items() if holds)
+    return next(found, "") or kept_from_work(instance, seen, now)
+
+
+def kept_from_work(instance: Instance, seen: Deaf, now: float) -> str:
+    """Who has decided that it takes no work, and why; "" if nobody has."""
+    reasons = {
+        f"cordoned, {instance.cordoned}": bool(instance.cordoned),
+        f"ejected, {instance.ejected_why}": instance.ejected_until > now,
+        f"withheld, {instance.flapping.why}": instance.flapping.until > now,
         f"paused is {', '.join(sorted(seen.missing))}": bool(seen.missing)
         and seen.missing <= seen.paused,
     }
