@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from nxs_tasks.control.workflows import EVICT, evict_zombie
 from nxs_tasks.model.instance import Instance
@@ -63,8 +64,6 @@ def test_a_suspected_observer_evicts_nobody() -> None:
 
 
 def test_the_story_in_its_order() -> None:
-    from celery import Celery
-
     app = Celery(set_as_current=False)
     steps = evict_zombie(app, "w1@t", 3, grace_s=30.0, expires_s=60.0).tasks
     assert [step.task.removeprefix(EVICT) for step in steps] == ["ask", "cut", "end"]
