@@ -1,8 +1,9 @@
 """What can go wrong with a worker's consumer, done on purpose from outside by remote control.
 
 Loaded by the app of a worker: `unwatch` has its event loop watch its claim connection no more,
-though that stays open, as after a lost callback; `hang` has the event loop come round no more;
-`go_deaf` does the first again and again, so that nothing heals it but a new process.
+though that stays open, as after a lost callback; `go_deaf` does so again and again, so that nothing
+heals it but a new process; `hang` has the event loop come round no more; `mute` has the worker send
+no heartbeat more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ def go_deaf(state: Any, **_: Any) -> dict[str, Any]:
 
     again()
     return {"ok": "deaf"}
+
+
+@control_command()
+def mute(state: Any, **_: Any) -> dict[str, Any]:
+    """It works, and nobody hears of it."""
+    for step in state.consumer.controller.steps:
+        heartbeat = getattr(step, "_heartbeat", None)
+        if heartbeat is not None:
+            heartbeat.beat_safely = lambda last=False: None
+    return {"ok": "muted"}
 
 
 @control_command()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nxs_tasks.model.state import State
+from nxs_tasks.worker.remedies import EXIT_ANEW
 from tests.integration.ledger import Ledger, a_ledger
 from tests.integration.live import PATIENCE_S, Live, live_fleet, shop_app
 
@@ -63,6 +64,18 @@ def test_a_frozen_worker_is_evicted_step_by_step_and_fenced_when_it_wakes(ledger
     ledger.until_idle()
     assert ledger.times("end") == {task.id: 1}, "by the other alone"
     assert frozen.exit_code is None, "asked to end, it was heard again and lives"
+
+
+def test_one_that_works_and_is_not_heard_ends_when_it_is_asked_to(live: Live) -> None:
+    live.env |= {**QUICK, "NXS_EVICT_AFTER": "30", "NXS_BROKER_TIMEOUT": "1"}
+    live.control_plane()
+    worker = live.worker(NODE, 1, app=DEAF_APP)
+    live.until_state(State.ACTIVE, NODE)
+    with shop_app(live) as shop:
+        shop.app.control.broadcast("mute", destination=[NODE])
+    assert worker.wait() == EXIT_ANEW
+    live.until_state(State.GONE, NODE)
+    assert "asked to end" in live.nxs("story", NODE).stdout
 
 
 @pytest.fixture(scope="module")

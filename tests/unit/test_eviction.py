@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 
+from nxs_tasks.control.evicting import STEPS
 from nxs_tasks.control.workflows import EVICT, evict_zombie
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.state import Event, State
@@ -71,3 +76,14 @@ def test_the_story_in_its_order() -> None:
     assert [step.options["expires"] for step in steps] == [60.0, 90.0, 60.0]
     assert all(step.args == ("w1@t", 3) and step.immutable for step in steps)
     app.close()
+
+
+def test_the_story_is_shown_by_a_folder_that_is_not_installed() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "workflows.evict_zombie"]
+    shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert [line.partition(" ")[0] for line in shown.splitlines()] == [
+        f"{EVICT}{step}" for step in STEPS
+    ]
+    setup = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setup["packages"]["find"]["include"] == ["nxs_tasks*"]
