@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
+from threading import Lock
 from typing import Any
 
 from bench.catalog import BenchError, Say
@@ -39,6 +40,9 @@ STARTING_S, PATIENCE_S, POLL_S = 60.0, 120.0, 0.02
 FASTER, BUSY_S = 50.0, 60.0
 #: Heartbeats of half an hour.
 LOOKS = 360
+
+#: Two servers that are started at the same moment would find the same free port.
+STARTING = Lock()
 
 FOUND, WORKING = Goal("value", "<=", 30.0), Goal("value", "<=", 60.0)
 NONE = Goal("value", "<=", 0.0)
@@ -217,7 +221,8 @@ def _figure(
 @contextmanager
 def _ward(**settings: Any) -> Iterator[Ward]:
     with ExitStack() as stack:
-        url = stack.enter_context(own_server())
+        with STARTING:
+            url = stack.enter_context(own_server())
         env = {f"NXS_{name.upper()}": str(value) for name, value in settings.items()}
         app = "bench.lifecycle.deafened"
         worker = stack.enter_context(started(app, NODE, 2, url, fleet=True, **env))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nxs_tasks.clock import Clock
+from nxs_tasks.clock import Clock, wait_until
 from nxs_tasks.errors import NxsError
 from nxs_tasks.model.decision import Evidence, Heal, Release
 from nxs_tasks.model.healing import Deaf, Remedy
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: What its records are called among the transitions.
 HEALING = "healing"
+#: For so long a first finding is doubted, s.
+SECOND_LOOK_S = 0.2
 
 
 class Healing:
@@ -77,12 +79,30 @@ class Healing:
 
         Nothing is said against one that somebody keeps from work, nor by a look that comes late.
         """
-        seen = self._seen = self._read(now)
+        seen = self._seen = self._read_twice(now)
         late = now - self._read_at > self._settings.longest_gap
         self._read_at = now
         if self._served and seen.consuming is False and (late or self._kept):
             return replace(seen, consuming=None)
         return seen
+
+    def _read_twice(self, now: float) -> Consumption:
+        """Once more if it is new that it takes no work.
+
+        Between the end of a task that was long and the next question there is an instant.
+        """
+        seen = [self._read(now)]
+
+        def is_doubtful() -> bool:
+            return seen[-1].consuming is False and self._since is None
+
+        def is_cleared() -> bool:
+            seen.append(self._read(self._clock.monotonic()))
+            return not is_doubtful()
+
+        if is_doubtful():
+            wait_until(is_cleared, SECOND_LOOK_S)
+        return seen[-1]
 
     def tend(self, state: State) -> None:
         """Act on the last look. The broker has just confirmed it, and said that we are `state`."""

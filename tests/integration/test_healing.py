@@ -215,6 +215,11 @@ class TestWhoIsSpared:
         patient.beat(30)
         assert patient.asked == []
 
+    def test_the_instant_between_two_tasks_is_no_finding(self, patient: Patient) -> None:
+        looks = iter([MUTE, WELL])
+        patient.healing._read = lambda now: next(looks)
+        assert patient.beat() == WELL
+
 
 class TestThirtyMinutesOfTakenSlots:
     """By what Celery and kombu say: heartbeats of a worker whose slots are all taken."""
