@@ -21,6 +21,8 @@ from nxs_tasks.errors import SettingError
 log = logging.getLogger(__name__)
 
 ENV_PREFIX = "NXS_"
+#: Times in `heal_after`: one for each `nxs_tasks.model.healing.Remedy`.
+HEAL_STEPS = 5
 #: Read by the command line and the ready-made app, before there is a Fleet: not settings.
 ENV_RESERVED = frozenset({"NXS_APP", "NXS_BROKER_URL", "NXS_RESULT_BACKEND"})
 
@@ -133,6 +135,12 @@ class Settings:
     deaf_beats: int = knob(
         4, "heartbeats", "consecutive ones of a worker that takes no work: it is a ZOMBIE"
     )
+    heal_after: str = knob(
+        "5,10,20,30,50",
+        "list",
+        "for so many s its consumer takes no work: the worker consumes anew, connects anew, "
+        "restarts its pool, ends, and ends at once",
+    )
     flap_losses: int = knob(
         3, "times", "an instance lost unplanned more often within flap_window is withheld"
     )
@@ -243,6 +251,12 @@ class Settings:
             self.flap_back_off,
             "must be seconds, none below the one before, such as 60,300,900",
         )
+        _require(
+            _rises(self.heal_after) and len(self.heals_after) == HEAL_STEPS,
+            "heal_after",
+            self.heal_after,
+            f"must be {HEAL_STEPS} times in s, none below the one before, such as 5,10,20,30,50",
+        )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
             value = getattr(self, f.name)
@@ -288,6 +302,11 @@ class Settings:
     def back_offs(self) -> tuple[float, ...]:
         """`flap_back_off` as numbers, s."""
         return tuple(float(part) for part in self.flap_back_off.split(","))
+
+    @property
+    def heals_after(self) -> tuple[float, ...]:
+        """`heal_after` as numbers, s."""
+        return tuple(float(part) for part in self.heal_after.split(","))
 
     @property
     def longest_gap(self) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from bench.catalog import Run, Say
 from bench.figure import Figure
-from bench.lifecycle import leaders
+from bench.lifecycle import leaders, zombies
 
-SCENARIOS: tuple[Run, ...] = (leaders.run,)
+SCENARIOS: tuple[Run, ...] = (leaders.run, zombies.run)
 
 
 def run(say: Say) -> Iterator[Figure]:

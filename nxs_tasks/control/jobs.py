@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from nxs_tasks.control.cancelling import forget
 from nxs_tasks.control.effects import apply_all
+from nxs_tasks.control.evicting import LONGEST_PAUSE, start_evictions
 from nxs_tasks.control.rebalancing import rebalance
 from nxs_tasks.errors import RecordRefused
 from nxs_tasks.history import History
@@ -31,9 +32,6 @@ from nxs_tasks.store.queues import Queues
 from nxs_tasks.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
-
-#: A lifecycle that has not run for so many of its periods has not observed.
-LONGEST_PAUSE = 3
 
 
 def lifecycle(runtime: Runtime) -> list[Outcome]:
@@ -62,6 +60,7 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
     for outcome in outcomes:
         if not isinstance(outcome.decision, Nothing):
             log.info("%s → %s", outcome.decision, outcome.detail)
+    start_evictions(runtime, outcomes)
     return outcomes
 
 

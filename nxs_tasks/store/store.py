@@ -238,6 +238,15 @@ class FleetStore:
         since, gap = self.call("observe", [self.keys.observation()], [longest_pause_s])
         return float(since), float(gap)
 
+    def observed(self, longest_pause_s: float) -> tuple[float, float]:
+        """The same without a look, for who acts between two."""
+        with explained(self.url):
+            since, last = self.client.hmget(self.keys.observation(), "since", "last")
+        now = self.now()
+        if since is None or last is None or now - float(last) > longest_pause_s:
+            return now, 0.0
+        return float(since), now - float(last)
+
     def now(self) -> float:
         """The server's time, s: the one clock that all nodes share."""
         with explained(self.url):
@@ -258,6 +267,21 @@ class FleetStore:
         except BrokerError:
             return None
         return Counter(entry["name"] for entry in clients if entry.get("name"))
+
+    def disconnect(self, instance_id: str, epoch: int) -> int | None:
+        """Close every connection of one process; how many, or None where that is not allowed.
+
+        No script may do that, so whoever calls this has looked a moment ago who has the name.
+        """
+        name = self.keys.client_name(instance_id, epoch)
+        try:
+            with explained(self.url):
+                ids = [c["id"] for c in self.client.client_list() if c.get("name") == name]
+                return sum(int(self.client.client_kill_filter(_id=i, skipme=True)) for i in ids)
+        except BrokerUnreachable:
+            raise
+        except BrokerError:
+            return None
 
     # effects: each checks state and epoch in its script
 
@@ -316,6 +340,23 @@ class FleetStore:
         )
         if not noted:
             raise Stale(f"{decision.instance} changed meanwhile")
+
+    def remark(
+        self, instance_id: str, epoch: int, event: str, reason: str, evidence: Mapping[str, Any]
+    ) -> str:
+        """Record what was done about an instance that stays in its state; returns its stream id.
+
+        It stands among the transitions, with one state as source and target. Raises `Stale` if
+        another process has the name.
+        """
+        known, detail = self.call(
+            "remark",
+            [self.keys.instance(instance_id), self.keys.transitions()],
+            [instance_id, epoch, event, reason, json.dumps(dict(evidence)), STREAM_LENGTH],
+        )
+        if not known:
+            raise Stale(f"{instance_id} is now {detail}")
+        return str(detail)
 
     def forget(self, decision: Forget, keep_outcomes_s: int) -> None:
         """Remove the record of an instance that ended. Raises `Stale`."""

@@ -13,6 +13,7 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):
     def on_poll_start(self) -> None:
         """Before each wait: whoever has waited long enough asks again."""
         for channel in self._channels:
+            channel.lose_connection_if_wanted()
             channel.ask_again_if_due()
             channel.give_back_if_late()
         super().on_poll_start()

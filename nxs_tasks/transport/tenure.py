@@ -133,6 +133,8 @@ class Tenure:
     progress: Callable[[], str] = lambda: ""
     #: Whether nothing is to be taken until it is known whose fault some failures are.
     suspended: bool = False
+    #: Why the consumer is to lose its connection, so that Celery makes it anew; "" = it is not.
+    lose: str = ""
     #: What this process takes before there is a slot for it.
     ahead: Ahead = field(default_factory=Ahead)
     #: Called when the broker said that this process may have lost its place.

@@ -4,7 +4,8 @@ A thread, because a synchronous client on the event loop would freeze the worker
 frozen broker does. When the broker is away it goes on trying; when it is back it resumes.
 
 It is also how a process learns that the fleet has given it up. Taken for a ZOMBIE, it still holds
-what it holds, and announces itself again. Declared GONE, or without a record (a restart of the
+what it holds, and announces itself again, unless its consumer takes no work: then that is why, and
+it waits until it takes some. Declared GONE, or without a record (a restart of the
 broker without persistence), it holds nothing any more: it joins with a new epoch. If another
 process has its name, it takes no work any more and ends.
 """
@@ -86,6 +87,11 @@ class Heartbeat(threading.Thread):
         self._woken = Waker()
         self._left = threading.Event()
 
+    @property
+    def state(self) -> State:
+        """What the broker said last that we are."""
+        return self._state
+
     def run(self) -> None:
         """Beat until stopped."""
         while not self._over.is_set():
@@ -154,11 +160,15 @@ class Heartbeat(threading.Thread):
         if self._leaving:
             self._announce_leaving()
         elif self._state is State.ZOMBIE and not last:
-            self._join(self._tenure.epoch, "taken for a ZOMBIE, but alive")
+            self._wake_up(load)
         elif self._state in ENDED and not last:
             self._join(self._tenure.epoch + 1, f"declared {self._state}, but alive")
         self._tenure.settle_all()
         self._upkeep()
+
+    def _wake_up(self, load: Load) -> None:
+        if load.consuming is not False:  # unknown condemns nobody
+            self._join(self._tenure.epoch, "taken for a ZOMBIE, but alive")
 
     def _announce_leaving(self) -> None:
         if (self._state, Event.SHUTDOWN) not in TRANSITIONS:

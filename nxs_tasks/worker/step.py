@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import click
 from celery import bootsteps, signals
+from celery.worker.control import control_command
 from kombu import Exchange, Queue
 
 from nxs_tasks.celery_settings import check
@@ -30,7 +31,7 @@ from nxs_tasks.model.decision import Release, Transition
 from nxs_tasks.model.instance import Profile
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
-from nxs_tasks.runtime import runtime_of
+from nxs_tasks.runtime import ASK_TO_END, runtime_of
 from nxs_tasks.store.homes import homes
 from nxs_tasks.store.keys import CONTROL_QUEUES
 from nxs_tasks.store.queues import Queues
@@ -49,12 +50,14 @@ from nxs_tasks.worker.endings import EndingMixin
 from nxs_tasks.worker.escapes import tell_what_escapes
 from nxs_tasks.worker.gate import Gate
 from nxs_tasks.worker.handover import keep_handed
+from nxs_tasks.worker.healing import Healing
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
 from nxs_tasks.worker.keeping import Keeping
 from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.profile import read_profile
+from nxs_tasks.worker.remedies import end
 from nxs_tasks.worker.slots import free_slot
 from nxs_tasks.worker.stealing import Stealing
 from nxs_tasks.worker.strays import Strays, known_tokens, rate_limited
@@ -205,40 +208,60 @@ class InstanceStep(bootsteps.StartStopStep):
             return
         keep_handed(worker.pool)
         tell_what_escapes(worker.pool, worker.app.tasks)
-        clock = self._runtime.clock
+        clock, settings = self._runtime.clock, self._runtime.settings
         keeping = Keeping(tenure)
         strays = Strays(tenure, partial(known_tokens, worker), clock)
+
+        name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)
+        store = self._runtime.new_store(name)
+        look = partial(read_consumption, worker, self._needed, self._capacity)
+        healing = Healing(worker, store, tenure, settings, clock, look, self._needed)
 
         def upkeep() -> None:
             strays.look()
             keeping.look()
+            healing.tend(heartbeat.state)
             self._runtime.keep_up()
 
-        name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)
-        self._heartbeat = Heartbeat(
-            self._runtime.new_store(name),
+        heartbeat = self._heartbeat = Heartbeat(
+            store,
             self._identity,
             tenure,
             self._tally,
-            self._runtime.settings,
+            settings,
             clock,
-            look=partial(read_consumption, worker, self._needed, self._capacity),
+            look=healing.look,
             upkeep=upkeep,
             on_new_epoch=partial(self._on_new_epoch, worker),
             on_replaced=end_worker,
             lease=self._lease,
         )
-        self._heartbeat.start()
-        self._stealing = Stealing(
-            self._runtime.new_store(name), tenure, self._runtime.settings, clock
-        )
+        heartbeat.start()
+        self._stealing = Stealing(self._runtime.new_store(name), tenure, settings, clock)
         self._stealing.start()
-        self._ejecting = Ejecting(
-            self._runtime.new_store(name), tenure, self._tally, self._runtime.settings
-        )
+        self._ejecting = Ejecting(self._runtime.new_store(name), tenure, self._tally, settings)
         self._ejecting.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
         signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
+
+    def ask_to_end(self, worker: Any, epoch: int) -> None:
+        """Somebody took us for a silent ZOMBIE of that epoch: end, if we soon are not heard again.
+
+        Who hears this is awake, so it first gets the time for a heartbeat.
+        """
+        patience = 2 * self._runtime.settings.broker_timeout
+        worker.consumer.timer.call_after(patience, self._end_unless_heard, (epoch,))
+
+    def _end_unless_heard(self, epoch: int) -> None:
+        tenure, heartbeat = self._tenure, self._heartbeat
+        if tenure is None or heartbeat is None or tenure.epoch != epoch:
+            return
+        heard = self._lease.fresh(epoch, self._runtime.clock.elapsed())
+        if heard and heartbeat.state is not State.ZOMBIE:
+            log.warning("not ended, though asked to: the fleet hears of this worker again")
+            return
+        log.error("the fleet does not hear of this worker, which ends to be started anew")
+        end()
 
     def _on_new_epoch(self, worker: Any, epoch: int) -> None:
         if self._tenure is not None:
@@ -330,6 +353,16 @@ class InstanceStep(bootsteps.StartStopStep):
         else:
             if moved:
                 log.info("%d waiting task(s) given back", moved)
+
+
+@control_command(name=ASK_TO_END, args=[("epoch", int)])
+def _asked_to_end(state: Any, epoch: int, **_: Any) -> dict[str, str]:
+    """Sent to a worker that fell silent, by who evicts it."""
+    worker = state.consumer.controller
+    for step in worker.steps:
+        if isinstance(step, InstanceStep):
+            step.ask_to_end(worker, int(epoch))
+    return {"ok": "it ends, if it is not heard again"}
 
 
 def set_transport_options(app: Any, **options: Any) -> None:
