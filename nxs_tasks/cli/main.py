@@ -12,6 +12,7 @@ import typer
 
 from nxs_tasks.cli import (
     cancel,
+    drain,
     inflight,
     migrate,
     node,
@@ -50,6 +51,9 @@ for command in (
     shelves.shelves,
     cancel.cancel,
     migrate.migrate,
+    drain.cordon,
+    drain.uncordon,
+    drain.drain,
     pause.pause,
     pause.resume,
     rebalance.rebalance,

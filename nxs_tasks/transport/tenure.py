@@ -122,6 +122,8 @@ class Tenure:
     theft: Steal | None = None
     #: Whether nothing is to be taken until it is known whose fault some failures are.
     suspended: bool = False
+    #: Who has taken this instance out of service, and why, as of the last heartbeat; "" = nobody.
+    cordoned: str = ""
     #: A message that waits here until there is room for it.
     kept: Claimed | None = None
     #: Called when the broker said that this process may have lost its place.

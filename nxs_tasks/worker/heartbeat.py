@@ -60,6 +60,7 @@ class Heartbeat(threading.Thread):
         upkeep: Callable[[], object] = lambda: None,
         on_new_epoch: Callable[[int], None] = lambda epoch: None,
         on_replaced: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
         lease: Lease | None = None,
     ) -> None:
         super().__init__(name="nxs-heartbeat", daemon=True)
@@ -70,6 +71,7 @@ class Heartbeat(threading.Thread):
         self._upkeep = upkeep
         self._on_new_epoch = on_new_epoch
         self._on_replaced = on_replaced
+        self._on_drain = on_drain
         self._lease = lease or Lease(settings.gone_after)
         tenure.on_displaced = tenure.on_kept = self._wake
         self._tally = tally
@@ -95,6 +97,21 @@ class Heartbeat(threading.Thread):
                 # Whatever it is: a worker without a heartbeat would be given up while it works.
                 log.exception("a heartbeat failed and is tried again")
             self._woken.wait(self._period())
+
+    @property
+    def leaving(self) -> str:
+        """Why this process shuts down; "" while it does not."""
+        return self._leaving
+
+    @property
+    def state(self) -> State:
+        """Of its record, when the broker was asked last."""
+        return self._state
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last heartbeat did not reach the broker."""
+        return self._failing
 
     def _wake(self) -> None:
         self._woken.set()
@@ -137,7 +154,7 @@ class Heartbeat(threading.Thread):
         """Look, and write what was seen. Raises `BrokerError`, `Stale`."""
         load = self.observe()
         epoch, sent_at = self._tenure.epoch, self._clock.elapsed()
-        self._state, _ = self._store.heartbeat(
+        confirmed = self._store.heartbeat(
             self._tenure.instance,
             self._tenure.epoch,
             load,
@@ -147,8 +164,13 @@ class Heartbeat(threading.Thread):
             window_days=self._settings.outcome_days,
             last=last,
         )
+        self._state, self._tenure.cordoned = confirmed.state, confirmed.cordoned
         if self._state not in ENDED:
             self._lease.renew(epoch, sent_at)
+        if confirmed.drain and not self._leaving:
+            # The control message may not have come: it is told once, and to who listens then.
+            self._leaving = f"drained {confirmed.drain}"
+            self._on_drain()
         if self._leaving:
             self._announce_leaving()
         elif self._state is State.ZOMBIE and not last:

@@ -37,11 +37,16 @@ from nxs_tasks.store.queues import Queues
 from nxs_tasks.transport.checkpoint import ENDS, Quietly, declares
 from nxs_tasks.transport.fence import fence_of
 from nxs_tasks.transport.results import why_unfenced
-from nxs_tasks.transport.tenure import Tenure
+from nxs_tasks.transport.tenure import Ending, Tenure
 from nxs_tasks.worker.acklast import AckLastMixin
 from nxs_tasks.worker.capacity import Capacity
 from nxs_tasks.worker.consumption import read_consumption, slots_of
-from nxs_tasks.worker.displaced import end_worker, rescue_predecessors, stop_displaced
+from nxs_tasks.worker.displaced import (
+    drain_worker,
+    end_worker,
+    rescue_predecessors,
+    stop_displaced,
+)
 from nxs_tasks.worker.ejecting import Ejecting
 from nxs_tasks.worker.endings import EndingMixin
 from nxs_tasks.worker.escapes import tell_what_escapes
@@ -50,6 +55,7 @@ from nxs_tasks.worker.handover import keep_handed
 from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
 from nxs_tasks.worker.lease import Lease
+from nxs_tasks.worker.leaving import Leaving
 from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.profile import read_profile
 from nxs_tasks.worker.slots import free_slot
@@ -194,8 +200,12 @@ class InstanceStep(bootsteps.StartStopStep):
         clock = self._runtime.clock
         strays = Strays(tenure, partial(known_tokens, worker), clock)
 
+        leaving = Leaving(worker.app, tenure)
+
         def upkeep() -> None:
             strays.look()
+            if self._heartbeat is not None and self._heartbeat.leaving:
+                leaving.ask()
             self._runtime.keep_up()
 
         name = tenure.store.keys.client_name(tenure.instance, tenure.epoch)
@@ -210,6 +220,7 @@ class InstanceStep(bootsteps.StartStopStep):
             upkeep=upkeep,
             on_new_epoch=partial(self._on_new_epoch, worker),
             on_replaced=end_worker,
+            on_drain=drain_worker,
             lease=self._lease,
         )
         self._heartbeat.start()
@@ -239,6 +250,7 @@ class InstanceStep(bootsteps.StartStopStep):
         if self._heartbeat is not None:
             # A remote shutdown comes without the signal.
             self._heartbeat.leave_now("told to stop")
+        self._give_back_kept()
         self._give_back()
 
     def terminate(self, worker: Any) -> None:
@@ -259,6 +271,13 @@ class InstanceStep(bootsteps.StartStopStep):
             self._give_back()
             self._say_drained()
             self._heartbeat = None
+
+    def _give_back_kept(self) -> None:
+        """What waits here for room is not to wait until all that runs has ended."""
+        tenure = self._tenure
+        if tenure is not None and tenure.kept is not None:
+            kept, tenure.kept = tenure.kept, None
+            tenure.settle(Ending(kept.token, requeue=True, stray=True))
 
     def _give_up_held(self) -> None:
         """The pool is gone: what is still held was not done, and no heartbeat will find it."""

@@ -211,6 +211,9 @@ def _after_the_end(
         reason = f"{instance.queued} task(s) wait in its queue for who knows them"
         return [*release, _nothing_plain(instance, reason, evidence)]
     nothing_left = instance.inflight == 0 and instance.queued == 0  # unknown is not zero
+    if instance.cordoned and nothing_left:
+        reason = f"is {instance.state}, and stays known: cordoned {instance.cordoned}"
+        return [_nothing_plain(instance, reason, evidence)]
     if now - instance.since > settings.gone_kept and nothing_left:
         return [
             Forget(
