@@ -17,6 +17,7 @@ from nxs_tasks.cli import (
     migrate,
     node,
     pause,
+    probe,
     quarantine,
     rebalance,
     settings,
@@ -63,6 +64,16 @@ for command in (
 cli.add_typer(quarantine.quarantine, name="quarantine")
 cli.add_typer(spool.spool, name="spool")
 cli.add_typer(unique.unique, name="unique")
+
+
+@cli.command(
+    "probe",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)
+def _probe(arguments: Annotated[list[str] | None, typer.Argument(metavar="…")] = None) -> None:
+    """Whether a worker on this machine is live, and ready: for systemd, Kubernetes, Docker."""
+    # Here for `--help`, and for `celery -A app nxs`; `nxs probe` itself does not come so far.
+    raise typer.Exit(probe.probe(arguments or []))
 
 
 def _print_version(wanted: bool) -> None:

@@ -77,10 +77,14 @@ class Heartbeat(threading.Thread):
         self._tally = tally
         self._settings = settings
         self._clock = clock
-        self._look = look
+        #: What the pool and the consumer are doing at a time, monotonic, s.
+        self.look = look
         self._latency_ms: float | None = None
         self._state = State.JOINING
         self._failing = False
+        #: Since when the broker answers without a break, and when it did last, monotonic, s.
+        self._answers_since: float | None = None
+        self._answered_at = 0.0
         self._replaced = False
         self._leaving = ""
         self._over = threading.Event()
@@ -108,10 +112,10 @@ class Heartbeat(threading.Thread):
         """Of its record, when the broker was asked last."""
         return self._state
 
-    @property
-    def failing(self) -> bool:
-        """Whether the last heartbeat did not reach the broker."""
-        return self._failing
+    def answers_since(self, now: float) -> float | None:
+        """Since when the broker answers without a break, s; None if it does not. `now` likewise."""
+        patience = self._settings.heartbeat_period + 3 * self._settings.broker_timeout
+        return self._answers_since if now - self._answered_at <= patience else None
 
     def _wake(self) -> None:
         self._woken.set()
@@ -144,7 +148,7 @@ class Heartbeat(threading.Thread):
         except NxsError as error:
             if not self._failing:
                 log.warning("heartbeats pause: %s", error)
-            self._failing = True
+            self._failing, self._answers_since = True, None
         else:
             if self._failing:
                 log.warning("heartbeats resume")
@@ -165,6 +169,7 @@ class Heartbeat(threading.Thread):
             last=last,
         )
         self._state, self._tenure.cordoned = confirmed.state, confirmed.cordoned
+        self._note_answer()
         if self._state not in ENDED:
             self._lease.renew(epoch, sent_at)
         if confirmed.drain and not self._leaving:
@@ -179,6 +184,12 @@ class Heartbeat(threading.Thread):
             self._join(self._tenure.epoch + 1, f"declared {self._state}, but alive")
         self._tenure.settle_all()
         self._upkeep()
+
+    def _note_answer(self) -> None:
+        now = self._clock.monotonic()
+        if self.answers_since(now) is None:
+            self._answers_since = now
+        self._answered_at = now
 
     def _announce_leaving(self) -> None:
         if (self._state, Event.SHUTDOWN) not in TRANSITIONS:
@@ -202,7 +213,7 @@ class Heartbeat(threading.Thread):
     def observe(self) -> Load:
         """What this heartbeat says. Raises `BrokerError` if the broker does not answer."""
         host = read_host()
-        seen = self._look(self._clock.monotonic())
+        seen = self.look(self._clock.monotonic())
         before = self._clock.monotonic()
         self._store.ping()
         trip_ms = (self._clock.monotonic() - before) * 1000

@@ -9,7 +9,8 @@
    say when it is over.
 
 A control worker (`-Q nxs.control`, for a fleet with a name of its own
-`-Q nxs.control.NAME`) is no instance: it takes no name and no work of users.
+`-Q nxs.control.NAME`) is no instance: it takes no name and no work of users. It leaves a life sign
+as all do.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kombu import Exchange, Queue
 from nxs_tasks.celery_settings import check
 from nxs_tasks.clock import wait_until
 from nxs_tasks.errors import BrokerUnreachable, NxsError, SettingError
+from nxs_tasks.lifesign import Sign
 from nxs_tasks.model.decision import Release, Transition
 from nxs_tasks.model.instance import Profile
 from nxs_tasks.model.state import Event, State
@@ -56,6 +58,7 @@ from nxs_tasks.worker.heartbeat import Heartbeat, Identity
 from nxs_tasks.worker.intents import WorkerIntents
 from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.leaving import Leaving
+from nxs_tasks.worker.lifesign import ControlSign, Lifesigns
 from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.profile import read_profile
 from nxs_tasks.worker.slots import free_slot
@@ -87,6 +90,7 @@ class InstanceStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self._runtime = runtime_of(worker.app)
+        self._lifesigns = Lifesigns(worker, self._runtime)
         self._heartbeat: Heartbeat | None = None
         self._stealing: Stealing | None = None
         self._ejecting: Ejecting | None = None
@@ -99,14 +103,14 @@ class InstanceStep(bootsteps.StartStopStep):
             # The app may have been configured further after Fleet(app).
             check(conf)
             self._patient = is_patient(conf)
-            patiently(self._runtime.store().check_server, self._patient)
+            self._patiently(self._runtime.store().check_server)
             self._refuse_foreign_control(queues)
             if self._runtime.keys.control_queue() in queues:
-                self.enabled = False
                 self._be_control_worker(worker, queues)
             else:
                 self._be_instance(worker, queues)
         except NxsError as error:
+            self._lifesigns.stop()
             raise WorkerRefused(str(error)) from None
 
     def _refuse_foreign_control(self, queues: list[str]) -> None:
@@ -127,13 +131,13 @@ class InstanceStep(bootsteps.StartStopStep):
         name = self._runtime.store().keys.client_name(worker.hostname, 0)
         set_transport_options(worker.app, client_name=name)
         # Also what processes of an older version hold: they told nobody that they may.
-        patiently(Queues(self._runtime.store()).register_holders, self._patient)
+        self._patiently(Queues(self._runtime.store()).register_holders)
 
     def _be_instance(self, worker: Any, queues: list[str]) -> None:
         runtime, app = self._runtime, worker.app
         profile = read_profile(worker, runtime, queues)
         self._identity = Identity(process=runtime.identity(), profile=profile)
-        tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
+        tenure = self._patiently(partial(self._take_place, worker.hostname, profile))
         store = tenure.store
         # Made before the pool forks, which reads what the heartbeat writes.
         lease = self._lease = fence_of(app).lease = Lease(runtime.settings.gone_after)
@@ -169,6 +173,10 @@ class InstanceStep(bootsteps.StartStopStep):
         if unfenced:
             log.warning("results are not fenced: %s", unfenced)
 
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """As `patiently`; says meanwhile that it lives, and waits."""
+        return patiently(action, self._patient, self._lifesigns.leave)
+
     def _take_place(self, name: str, profile: Profile) -> Tenure:
         """Take the node name, and give back what the process before held."""
         runtime, store = self._runtime, self._runtime.store()
@@ -193,7 +201,9 @@ class InstanceStep(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         """Begin the heartbeat. The pool has forked by now: a fork does not copy threads."""
         tenure = self._tenure
+        signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
         if self._identity is None or tenure is None:
+            self._lifesigns.start_with(ControlSign(self._runtime))
             return
         keep_handed(worker.pool)
         tell_what_escapes(worker.pool, worker.app.tasks)
@@ -233,7 +243,22 @@ class InstanceStep(bootsteps.StartStopStep):
         )
         self._ejecting.start()
         signals.worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
-        signals.worker_shutdown.connect(self._on_shutdown, sender=worker)
+        self._lifesigns.start_with(self._complete)
+
+    def _complete(self, sign: Sign, now: float) -> Sign:
+        """What the life sign of an instance says beside."""
+        heartbeat, tenure = self._heartbeat, self._tenure
+        if heartbeat is None or tenure is None:
+            return sign
+        seen = heartbeat.look(now)
+        return sign.having(
+            state=heartbeat.state,
+            answers_since=heartbeat.answers_since(now),
+            consuming=seen.consuming,
+            asked_s=seen.asked_s,
+            cordoned=tenure.cordoned,
+            leaving=heartbeat.leaving,
+        )
 
     def _on_new_epoch(self, worker: Any, epoch: int) -> None:
         if self._tenure is not None:
@@ -271,6 +296,7 @@ class InstanceStep(bootsteps.StartStopStep):
             self._give_back()
             self._say_drained()
             self._heartbeat = None
+        self._lifesigns.stop()
 
     def _give_back_kept(self) -> None:
         """What waits here for room is not to wait until all that runs has ended."""
@@ -338,11 +364,17 @@ def set_transport_options(app: Any, **options: Any) -> None:
     app.conf.broker_transport_options = {**(app.conf.broker_transport_options or {}), **options}
 
 
-def patiently(action: Callable[[], T], patient: bool) -> T:
-    """What `action` returns. Broker unreachable = try again if `patient`; else raise."""
+def patiently(
+    action: Callable[[], T], patient: bool, before: Callable[[], object] = lambda: None
+) -> T:
+    """What `action` returns. Broker unreachable = try again if `patient`; else raise.
+
+    `before` is called before each try.
+    """
     found: list[T] = []
 
     def done() -> bool:
+        before()
         try:
             found.append(action())
         except BrokerUnreachable as error:

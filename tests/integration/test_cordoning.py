@@ -9,6 +9,7 @@ import pytest
 from nxs_tasks.control import cordoning
 from nxs_tasks.control.cordoning import cordon, drain, uncordon
 from nxs_tasks.control.jobs import lifecycle
+from nxs_tasks.control.nodes import instance_of
 from nxs_tasks.control.whoami import whoami
 from nxs_tasks.errors import IntentRefused, Stale
 from nxs_tasks.model.decision import Transition
@@ -228,7 +229,7 @@ class TestCommands:
         runtime, store = make_app(url).runtime, new_store(url)
         add_instance(store, "w1")
         looks: list[int] = []
-        find = cordoning.instance_of
+        find = instance_of
 
         def find_late(name: str, snapshot: Any) -> Instance:
             found = find(name, snapshot)
