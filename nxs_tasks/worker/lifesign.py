@@ -21,6 +21,7 @@ from nxs_tasks.clock import SYSTEM
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.lifesign import CONTROL, STARTING, Sign
 from nxs_tasks.runtime import Runtime
+from nxs_tasks.worker import supervised
 from nxs_tasks.worker.consumption import slots_of
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Lifesigns(threading.Thread):
     def start_with(self, complete: Complete) -> None:
         """Begin. The pool has forked by now: a fork does not copy threads."""
         self._complete = complete
+        supervised.tell(supervised.READY)
         self.start()
 
     def run(self) -> None:
@@ -62,6 +64,7 @@ class Lifesigns(threading.Thread):
     def stop(self) -> None:
         """End the thread, and take away what it has left: the process is about to end."""
         self._over.set()
+        supervised.tell(supervised.STOPPING)
         if self.is_alive():
             self.join(timeout=2 * lifesign.PERIOD_S)
         with suppress(OSError, lifesign.Unreadable):
@@ -71,7 +74,10 @@ class Lifesigns(threading.Thread):
 
     def leave(self) -> None:
         """Leave one sign. Never waits for the broker."""
-        sign = self._sign(SYSTEM.monotonic())
+        now = SYSTEM.monotonic()
+        sign = self._sign(now)
+        if not lifesign.judge(sign, there=True, now=now).not_live:
+            supervised.tell(supervised.ALIVE)
         try:
             lifesign.write(self._path, sign)
         except OSError as error:
