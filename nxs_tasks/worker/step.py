@@ -63,7 +63,7 @@ from nxs_tasks.worker.naming import take_name
 from nxs_tasks.worker.profile import read_profile
 from nxs_tasks.worker.slots import free_slot
 from nxs_tasks.worker.stealing import Stealing
-from nxs_tasks.worker.strays import Strays, known_tokens, rate_limited
+from nxs_tasks.worker.strays import Strays, give_back_unread, known_tokens, rate_limited
 from nxs_tasks.worker.tally import Tally, count_tasks
 
 log = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ class InstanceStep(bootsteps.StartStopStep):
         if self._heartbeat is not None:
             # A remote shutdown comes without the signal.
             self._heartbeat.leave_now("told to stop")
-        self._give_back_kept()
+        self._give_back_waiting(worker)
         self._give_back()
 
     def terminate(self, worker: Any) -> None:
@@ -298,12 +298,19 @@ class InstanceStep(bootsteps.StartStopStep):
             self._heartbeat = None
         self._lifesigns.stop()
 
-    def _give_back_kept(self) -> None:
-        """What waits here for room is not to wait until all that runs has ended."""
+    def _give_back_waiting(self, worker: Any) -> None:
+        """What is held and was not started is not to wait until all that runs has ended."""
         tenure = self._tenure
-        if tenure is not None and tenure.kept is not None:
+        if tenure is None:
+            return
+        if tenure.kept is not None:
             kept, tenure.kept = tenure.kept, None
             tenure.settle(Ending(kept.token, requeue=True, stray=True))
+        try:
+            give_back_unread(tenure, known_tokens(worker))
+        except (NxsError, RuntimeError) as error:
+            # Celery's sets may change while they are read.
+            log.warning("what was taken last is given back at the end: %s", error)
 
     def _give_up_held(self) -> None:
         """The pool is gone: what is still held was not done, and no heartbeat will find it."""

@@ -26,7 +26,7 @@
 -- From other instances' lists only what a submitter of the fleet has placed is taken, not what its
 -- sender has put there; and what wants a warm cache only if it is warm here too, or it is too old.
 --
--- An instance that is ejected or cordoned gets nothing.
+-- An instance that is ejected, cordoned or leaves gets nothing.
 --
 -- Returns {1, queue, message, above 0 if some task is cancelled or paused, now (s)} · {0, ms until
 -- something delayed is due or it is ejected no more, -1 if nothing is} · {-1, epoch as found} if the process has lost its
@@ -48,7 +48,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 if record[3] and tonumber(record[3]) > now then
   return {0, math.ceil((tonumber(record[3]) - now) * 1000)}
 end
-if record[4] and record[4] ~= '' then
+if record[2] == 'LEAVING' or (record[4] and record[4] ~= '') then
   return {0, -1}
 end
 local is_list = {list = true, none = true}
