@@ -42,10 +42,7 @@ BENCHES: Mapping[str, Bench] = {
     "rebalance": Bench(
         "a tick of the rebalancer: 1,000 instances, 1,000,000 waiting tasks", _module("rebalance")
     ),
-    "lifecycle": Bench("how soon the dead and the deaf are found", _module("lifecycle")),
+    "lifecycle": Bench("what dies, freezes, flaps, lies and leaves", _module("lifecycle")),
     "placement": Bench("waiting and makespan of placed work, beside others", _module("placement")),
-    "lifecycle": Bench(
-        "leaders that are killed and frozen: ticks doubled or missed", _module("lifecycle")
-    ),
     "submit": Bench("what placing adds to delay(), and what one decision costs", _module("submit")),
 }

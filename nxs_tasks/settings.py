@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nxs_tasks.errors import SettingError
+from nxs_tasks.folders import state_folder
 
 log = logging.getLogger(__name__)
 
@@ -321,10 +322,7 @@ class Settings:
     @property
     def state_path(self) -> Path:
         """The state directory as a path (not created)."""
-        if self.state_dir:
-            return Path(self.state_dir).expanduser()
-        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(base).expanduser() / "nxs"
+        return Path(state_folder(self.state_dir))
 
 
 _POSITIVE_UNITS = frozenset({"MB", "s", "ms", "days", "tasks", "heartbeats", "keys"})

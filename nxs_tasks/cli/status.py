@@ -65,6 +65,7 @@ class Row:
     failed: int
     no_new_work: str  # why it gets none; "" if it does
     verdict: str  # the last decision of the state machine
+    cordoned: str  # who has taken it out of service and why; "" = nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +142,7 @@ def _row(instance: Instance, snapshot: Snapshot, runtime: Runtime, queues: Queue
         failed=instance.failed,
         no_new_work=unready(instance, snapshot, runtime.settings),
         verdict=instance.verdict,
+        cordoned=instance.cordoned,
     )
 
 
@@ -168,6 +170,11 @@ def _notes(
         f"{row.instance} gets no new work: {row.no_new_work}"
         for row in rows
         if row.state is State.ACTIVE and row.no_new_work
+    ]
+    notes += [
+        f"{row.instance} is cordoned {row.cordoned}"
+        for row in rows
+        if row.state is not State.ACTIVE and row.cordoned
     ]
     return notes
 

@@ -21,6 +21,7 @@ from nxs_tasks.history import History
 from nxs_tasks.model.decision import Nothing, Outcome
 from nxs_tasks.model.record import Record, TickRecord
 from nxs_tasks.model.shelf import PARKED
+from nxs_tasks.policy.fleet.cordon import clear_cordoned
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.policy.fleet.parked import unpark
 from nxs_tasks.policy.fleet.rescue import rescue
@@ -57,6 +58,7 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
     seen = store.snapshot(full=True)
     outcomes += apply_all(rescue(seen), store, runtime.settings)
     outcomes += apply_all(unpark(_parked(store), seen), store, runtime.settings)
+    outcomes += apply_all(clear_cordoned(seen), store, runtime.settings)
     for outcome in outcomes:
         if not isinstance(outcome.decision, Nothing):
             log.info("%s → %s", outcome.decision, outcome.detail)

@@ -28,3 +28,7 @@ class Snapshot:
     def without(self, instance_id: str) -> Snapshot:
         """The same fleet without one of its instances."""
         return replace(self, instances=tuple(i for i in self.instances if i.id != instance_id))
+
+    def in_service(self) -> Snapshot:
+        """The same fleet without those that are cordoned."""
+        return replace(self, instances=tuple(i for i in self.instances if not i.cordoned))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from nxs_tasks.errors import (
     BrokerError,
@@ -50,6 +50,15 @@ MAKE_ROOM = frozenset(
 )
 #: Messages moved by one call of the script.
 MOVE_BATCH = 200
+
+
+class Confirmed(NamedTuple):
+    """What the record of an instance says when it has taken a heartbeat."""
+
+    state: State
+    beats: int  # consecutive ones
+    cordoned: str  # who has taken it out of service, and why; "" = nobody
+    drain: str  # who wants its process to end, and why; "" = nobody
 
 
 class FleetStore:
@@ -160,8 +169,8 @@ class FleetStore:
         failed: int,
         window_days: int,
         last: bool = False,
-    ) -> tuple[State, int]:
-        """Write one heartbeat; returns the state and the consecutive beats.
+    ) -> Confirmed:
+        """Write one heartbeat; returns what the record says.
 
         `succeeded` and `failed` are totals of this process. Raises `Stale` if another process has
         taken the name, or the record is gone.
@@ -184,7 +193,7 @@ class FleetStore:
         )
         if not answer[0]:
             raise Stale(f"{instance_id} is now at epoch {answer[1] or 'none'}, not {epoch}")
-        return State(answer[1]), int(answer[2])
+        return Confirmed(State(answer[1]), int(answer[2]), *map(str, answer[3:5]))
 
     # looking
 
@@ -388,8 +397,10 @@ class FleetStore:
         could be run. What is no message stays, because it would harm whoever takes it. Raises
         `Stale`.
         """
-        # It may live, and be the one with the shortest line; yet it takes none.
-        snapshot, own = self.snapshot().without(decision.instance), self.keys.own_queue
+        # It may live, and be the one with the shortest line; yet it takes none. Nor do others that
+        # are cordoned: two of them would give it to each other.
+        snapshot = self.snapshot().without(decision.instance).in_service()
+        own = self.keys.own_queue
 
         def where(task: str) -> str | None:
             return home(task, snapshot, own, decision.target)

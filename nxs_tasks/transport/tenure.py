@@ -133,6 +133,8 @@ class Tenure:
     progress: Callable[[], str] = lambda: ""
     #: Whether nothing is to be taken until it is known whose fault some failures are.
     suspended: bool = False
+    #: Who has taken this instance out of service, and why, as of the last heartbeat; "" = nobody.
+    cordoned: str = ""
     #: Why the consumer is to lose its connection, so that Celery makes it anew; "" = it is not.
     lose: str = ""
     #: What this process takes before there is a slot for it.

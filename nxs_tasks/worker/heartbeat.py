@@ -62,6 +62,7 @@ class Heartbeat(threading.Thread):
         upkeep: Callable[[], object] = lambda: None,
         on_new_epoch: Callable[[int], None] = lambda epoch: None,
         on_replaced: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
         lease: Lease | None = None,
     ) -> None:
         super().__init__(name="nxs-heartbeat", daemon=True)
@@ -72,15 +73,20 @@ class Heartbeat(threading.Thread):
         self._upkeep = upkeep
         self._on_new_epoch = on_new_epoch
         self._on_replaced = on_replaced
+        self._on_drain = on_drain
         self._lease = lease or Lease(settings.gone_after)
         tenure.on_displaced = tenure.on_kept = self._wake
         self._tally = tally
         self._settings = settings
         self._clock = clock
-        self._look = look
+        #: What the pool and the consumer are doing at a time, monotonic, s.
+        self.look = look
         self._latency_ms: float | None = None
         self._state = State.JOINING
         self._failing = False
+        #: Since when the broker answers without a break, and when it did last, monotonic, s.
+        self._answers_since: float | None = None
+        self._answered_at = 0.0
         self._replaced = False
         self._leaving = ""
         self._over = threading.Event()
@@ -102,6 +108,16 @@ class Heartbeat(threading.Thread):
                 # Whatever it is: a worker without a heartbeat would be given up while it works.
                 log.exception("a heartbeat failed and is tried again")
             self._woken.wait(self._period())
+
+    @property
+    def leaving(self) -> str:
+        """Why this process shuts down; "" while it does not."""
+        return self._leaving
+
+    def answers_since(self, now: float) -> float | None:
+        """Since when the broker answers without a break, s; None if it does not. `now` likewise."""
+        patience = self._settings.heartbeat_period + 3 * self._settings.broker_timeout
+        return self._answers_since if now - self._answered_at <= patience else None
 
     def _wake(self) -> None:
         self._woken.wake()
@@ -135,7 +151,7 @@ class Heartbeat(threading.Thread):
             if not self._failing:
                 refused = isinstance(error, JoinRefused)
                 log.warning("%s: %s", "no work here" if refused else "heartbeats pause", error)
-            self._failing = True
+            self._failing, self._answers_since = True, None
         else:
             if self._failing:
                 log.warning("heartbeats resume")
@@ -145,7 +161,7 @@ class Heartbeat(threading.Thread):
         """Look, and write what was seen. Raises `BrokerError`, `Stale`."""
         load = self.observe()
         epoch, sent_at = self._tenure.epoch, self._clock.elapsed()
-        self._state, _ = self._store.heartbeat(
+        confirmed = self._store.heartbeat(
             self._tenure.instance,
             self._tenure.epoch,
             load,
@@ -155,8 +171,14 @@ class Heartbeat(threading.Thread):
             window_days=self._settings.outcome_days,
             last=last,
         )
+        self._state, self._tenure.cordoned = confirmed.state, confirmed.cordoned
+        self._note_answer()
         if self._state not in ENDED:
             self._lease.renew(epoch, sent_at)
+        if confirmed.drain and not self._leaving:
+            # The control message may not have come: it is told once, and to who listens then.
+            self._leaving = f"drained {confirmed.drain}"
+            self._on_drain()
         if self._leaving:
             self._announce_leaving()
         elif self._state is State.ZOMBIE and not last:
@@ -169,6 +191,12 @@ class Heartbeat(threading.Thread):
     def _wake_up(self, load: Load) -> None:
         if load.consuming is not False:  # unknown condemns nobody
             self._join(self._tenure.epoch, "taken for a ZOMBIE, but alive")
+
+    def _note_answer(self) -> None:
+        now = self._clock.monotonic()
+        if self.answers_since(now) is None:
+            self._answers_since = now
+        self._answered_at = now
 
     def _announce_leaving(self) -> None:
         if (self._state, Event.SHUTDOWN) not in TRANSITIONS:
@@ -192,7 +220,7 @@ class Heartbeat(threading.Thread):
     def observe(self) -> Load:
         """What this heartbeat says. Raises `BrokerError` if the broker does not answer."""
         host = read_host()
-        seen = self._look(self._clock.monotonic())
+        seen = self.look(self._clock.monotonic())
         before = self._clock.monotonic()
         self._store.ping()
         trip_ms = (self._clock.monotonic() - before) * 1000

@@ -14,11 +14,11 @@
 -- ARGV[10] "1" if it tells of something unhealthy   ARGV[11] progress of a process not yet ready
 -- ARGV[12] "1" if its consumer takes no work   ARGV[13] token of what waits there for room
 --
--- Returns {1, state, consecutive beats}, or {0, current epoch} if the epoch is no longer this one.
+-- Returns {1, state, consecutive beats, who has cordoned it and why, who drains it and why}, or {0, current epoch} if the epoch is no longer this one.
 
 local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'beat_at', 'beats', 'hour', 'ok',
   'failed', 'stopped', 'sick', 'well', 'progress',
-  'deaf')
+  'deaf', 'cordoned', 'drain')
 if record[1] ~= ARGV[1] then
   return {0, record[1] or ''}
 end
@@ -86,4 +86,4 @@ end
 if tonumber(ARGV[9]) and tonumber(ARGV[9]) > 0 then
   redis.call('ZADD', KEYS[3], ARGV[9], ARGV[8])
 end
-return {1, record[2], beats}
+return {1, record[2], beats, record[13] or '', record[14] or ''}
