@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.decision import Steal
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
+from nxs_tasks.model.state import State
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.checkpoints import Checkpoints
@@ -122,6 +123,10 @@ class Tenure:
     theft: Steal | None = None
     #: Whether nothing is to be taken until it is known whose fault some failures are.
     suspended: bool = False
+    #: Its state as the last heartbeat was told it.
+    state: State = State.JOINING
+    #: What is wrong with how tasks go here; "" = nothing is known to be.
+    unhealthy: str = ""
     #: A message that waits here until there is room for it.
     kept: Claimed | None = None
     #: Called when the broker said that this process may have lost its place.

@@ -147,6 +147,7 @@ class Heartbeat(threading.Thread):
             window_days=self._settings.outcome_days,
             last=last,
         )
+        self._tenure.state = self._state
         if self._state not in ENDED:
             self._lease.renew(epoch, sent_at)
         if self._leaving:
@@ -207,6 +208,7 @@ class Heartbeat(threading.Thread):
             extra=extra or None,
             reserved=seen.reserved or None,
             keys=tuple(self._tenure.keys),
+            unhealthy=self._tenure.unhealthy,
         )
 
     def _period(self) -> float:
