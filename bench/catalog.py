@@ -43,5 +43,6 @@ BENCHES: Mapping[str, Bench] = {
         "a tick of the rebalancer: 1,000 instances, 1,000,000 waiting tasks", _module("rebalance")
     ),
     "placement": Bench("waiting and makespan of placed work, beside others", _module("placement")),
+    "lifecycle": Bench("whether the states of instances can be trusted", _module("lifecycle")),
     "submit": Bench("what placing adds to delay(), and what one decision costs", _module("submit")),
 }

@@ -28,7 +28,7 @@ Failures = Callable[[float, int], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Name:
     """One name of tasks."""
 
     name: str
@@ -71,13 +71,14 @@ class Ward:
     """The fleet; `run` lets time pass."""
 
     count: int
-    kinds: Sequence[Kind]
+    kinds: Sequence[Name]
     rng: Random
     settings: Settings
     slots: int = 4
     rho: float = 0.8
     slowness: Slowness = _usual
     failures: Failures = _never
+    alone: bool = False  # nobody hears of the others
     changes: list[Change] = field(default_factory=list)
     _told: dict[int, dict[int, dict[str, Runs]]] = field(default_factory=dict)
 
@@ -121,6 +122,8 @@ class Ward:
         patient.health.add(taken, now)
 
         def ask(names: Sequence[str], back_s: float) -> Mapping[str, Runs]:
+            if self.alone:
+                return {}
             return {name: self._elsewhere(number, name, now - back_s) for name in names}
 
         self._note(patient, patient.health.look(patient.state, ask, now), now)

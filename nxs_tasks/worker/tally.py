@@ -45,7 +45,7 @@ class Ran:
     succeeded: int = 0
     failed: int = 0
     #: How long those took that succeeded and do not acknowledge early.
-    took: Durations = field(default_factory=Durations)
+    took: Durations = field(default_factory=Durations, compare=False)
 
     @property
     def all(self) -> int:
