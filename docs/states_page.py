@@ -6,18 +6,22 @@ import re
 from pathlib import Path
 
 from nxs_tasks.model.state import Event, State
-from nxs_tasks.policy.fleet.lifecycle import TRANSITIONS
+from nxs_tasks.policy.fleet.transitions import TRANSITIONS
 
 PAGE = Path(__file__).with_name("states.md")
 SOURCE = Path(__file__).parents[1] / "nxs_tasks" / "model" / "state.py"
 
-#: What raises each event today; the rest is in the table and waits for its cause to be built.
+#: What raises each event.
 RAISED_BY = {
     Event.JOINED: "the worker, when it starts",
     Event.REPLACED: "the worker that takes the name of one that is no longer there",
     Event.CONFIRMED: "the lifecycle job",
     Event.SHUTDOWN: "the worker, on its shutdown signal",
     Event.DRAINED: "the lifecycle job",
+    Event.JOIN_TIMED_OUT: "the lifecycle job",
+    Event.UNHEALTHY: "the lifecycle job; the worker, when it ejects itself",
+    Event.RECOVERED: "the lifecycle job",
+    Event.DEAF: "the lifecycle job",
     Event.SILENT_CONNECTED: "the lifecycle job",
     Event.SILENT_CLOSED: "the lifecycle job",
     Event.TERMINATED: "the lifecycle job",
@@ -36,7 +40,8 @@ def page() -> str:
     lines = [
         "# The states of an instance",
         "",
-        "Made from `nxs_tasks/policy/fleet/lifecycle.py` by `make picture`; a test compares them.",
+        "Made from `nxs_tasks/policy/fleet/transitions.py` by `make picture`; a test compares"
+        " them.",
         "",
         "```mermaid",
         "stateDiagram-v2",
@@ -53,10 +58,7 @@ def page() -> str:
         "",
         "| event | when | raised by |",
         "| --- | --- | --- |",
-        *(
-            f"| {event.name} | {said[event.name]} | {RAISED_BY.get(event, 'nothing yet')} |"
-            for event in Event
-        ),
+        *(f"| {event.name} | {said[event.name]} | {RAISED_BY[event]} |" for event in Event),
         "",
         "A pair of state and event that is not in the diagram is refused by name"
         " (`InvalidTransition`).",

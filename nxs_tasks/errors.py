@@ -13,6 +13,7 @@ NxsError
 ├── SpoolError          what waits on this machine for the broker cannot be kept or read
 ├── StateDirError       the state directory cannot be written
 ├── NameTaken           a living worker already has this node name
+├── JoinRefused         an instance that FAILED may not join again yet
 ├── HistoryError        the history database
 │   ├── HistoryTooNew   it was made by a newer NXS
 │   └── RecordRefused   one record cannot be kept as it is
@@ -90,6 +91,10 @@ class StateDirError(NxsError):
 
 class NameTaken(NxsError):
     """A living worker already has this node name."""
+
+
+class JoinRefused(NxsError):
+    """An instance that did not become ACTIVE in time may not join again yet."""
 
 
 class HistoryError(NxsError):

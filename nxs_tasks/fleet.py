@@ -15,6 +15,7 @@ from celery import signals
 from nxs_tasks.celery_settings import Change, apply, check
 from nxs_tasks.clock import SYSTEM, Clock
 from nxs_tasks.control import tasks
+from nxs_tasks.control.admission import Admitted, admit
 from nxs_tasks.control.cancelling import cancel, selection, undo
 from nxs_tasks.control.moving import migrate, stay
 from nxs_tasks.control.pausing import Paused, Resumed, pause, queue_or_task, resume
@@ -44,6 +45,9 @@ from nxs_tasks.transport.checkpoint import Checkpoint, checkpoint_of
 from nxs_tasks.transport.redis import Connection
 from nxs_tasks.transport.results import fence_results
 from nxs_tasks.worker.step import InstanceStep
+
+#: Characters of a worker's progress that are kept.
+PROGRESS_LENGTH = 200
 
 
 class Fleet:
@@ -190,6 +194,19 @@ class Fleet:
     def intents(self) -> InForce:
         """What is paused, and how many tasks are cancelled."""
         return Intents(self.runtime.store()).in_force()
+
+    def progress(self, text: str) -> None:
+        """Say how far this worker is before it can work; an empty text says that it is ready.
+
+        Until then it stays JOINING and takes nothing. A new text gives it another `join_grace`, up
+        to `join_most`. For the worker's main process: call it before it is ready (`worker_init`)
+        with a first text, and from a thread of yours until the model is loaded.
+        """
+        self.runtime.progress = str(text)[:PROGRESS_LENGTH]
+
+    def admit(self, instance: str) -> Admitted:
+        """Let an instance in that is FAILED or withheld, now. Raises `BrokerError`."""
+        return admit(self.runtime, instance)
 
     def lock(self, name: str, *, wait: float = 10.0, lease: float = 30.0) -> Lock:
         """A lock for the fleet: `with fleet.lock("x"): …`.

@@ -47,6 +47,8 @@ class Runtime:
         self.upkeep: list[Callable[[], None]] = []
         #: One run of a control job at a time, by its name.
         self.job_locks: dict[str, threading.Lock] = {}
+        #: Why this process is not ready for work yet, in its own words; "" = it is.
+        self.progress = ""
         #: Why the app's configuration was refused after `Fleet(app)`; see `require_accepted`.
         self.refusal: SettingError | None = None
 

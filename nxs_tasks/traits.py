@@ -161,8 +161,12 @@ def _unfit(task: str, option: str, value: Any, expected: str) -> SettingError:
 
 def _tags(task: str, value: Any) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else value or ()
-    if not isinstance(found, Iterable) or not all(isinstance(t, str) and t for t in found):
+    several = isinstance(found, Iterable) and not isinstance(found, Mapping)
+    if not several or not all(isinstance(t, str) and t for t in found):
         raise _unfit(task, "needs", value, "tags such as {'gpu', 'ssd'}")
+    if any("," in tag or tag != tag.strip() for tag in found):
+        # NXS_TAGS is split there, so no instance could ever have it.
+        raise _unfit(task, "needs", value, "tags without commas or spaces around them")
     return tuple(sorted(set(found)))
 
 
@@ -183,7 +187,7 @@ def _memory(task: str, value: Any) -> int:
         return int(float(match[1]) * UNITS[match[2].upper()])
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    raise _unfit(task, "memory", value, "bytes, or a text such as '6 GB'")
+    raise _unfit(task, "memory", value, f"bytes, or a text such as '6 GB' ({', '.join(UNITS)})")
 
 
 class Demands:

@@ -37,6 +37,8 @@ FALSE = Goal("value", "<=", 0.01)
 NONE = Goal("value", "<=", 0.0)
 #: The minute that is looked at, and the heartbeats that have to agree.
 SOON = Goal("value", "<=", 60.0 + (SETTINGS.degraded_beats + 1) * SETTINGS.heartbeat_period)
+#: One failure in four is no chance after some more runs than that.
+LATER = Goal("value", "<=", 2 * SETTINGS.health_window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +104,8 @@ def run(say: Say) -> Iterator[Figure]:
     seen = run_all(_measured, wanted, say, "health")
     for name, trials in days.items():
         yield _false(f"health false DEGRADED, {name}", trials, seen)
-    for what, name in ((BROWN, "brown-out"), (FAILING, "a quarter fails")):
-        yield from _found(name, others[what], seen)
+    for what, name, goal in ((BROWN, BROWN, SOON), (FAILING, "a quarter fails", LATER)):
+        yield from _found(name, others[what], seen, goal)
     for what, name in ((ALL_SLOW, "slow everywhere"), (ALL_FAIL, "fails everywhere")):
         yield _of(f"health DEGRADED, {name}", [float(len(seen[t])) for t in others[what]], NONE)
     waves = [float(len(seen[t])) for t in others[WAVES]]
@@ -127,10 +129,10 @@ def _false(metric: str, trials: Sequence[Trial], seen: Mapping[Trial, Sequence[C
 
 
 def _found(
-    name: str, trials: Sequence[Trial], seen: Mapping[Trial, Sequence[Change]]
+    name: str, trials: Sequence[Trial], seen: Mapping[Trial, Sequence[Change]], goal: Goal
 ) -> Iterator[Figure]:
     first = [_first(seen[t], State.DEGRADED, FROM_S) for t in trials]
-    yield _of(f"health found, {name}", first, SOON, "s")
+    yield _of(f"health found, {name}", first, goal, "s")
     yield _of(
         f"health over, {name}", [_first(seen[t], State.ACTIVE, UNTIL_S) for t in trials], None, "s"
     )

@@ -127,7 +127,7 @@ def _work(runtime: Runtime) -> Finding:
     if left:
         told.append(f"no instance takes what waits: {', '.join(left)}")
     if parked:
-        told.append(f"{parked} parked, because no instance knows them (nxs shelves parked)")
+        told.append(f"{parked} parked, because no instance can run them (nxs shelves parked)")
     if not able:
         told.append("no instance takes work: start `nxs node` or `celery worker`")
     detail = "; ".join(told) or f"{sum(waiting.values())} waiting, {len(able)} instance(s) take it"

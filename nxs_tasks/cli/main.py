@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nxs_tasks.cli import (
+    admit,
     cancel,
     inflight,
     migrate,
@@ -50,6 +51,7 @@ for command in (
     shelves.shelves,
     cancel.cancel,
     migrate.migrate,
+    admit.admit,
     pause.pause,
     pause.resume,
     rebalance.rebalance,

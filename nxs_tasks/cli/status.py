@@ -186,7 +186,7 @@ def _orphan_notes(orphans: dict[str, int]) -> list[str]:
 
 def _shelf_notes(shelves: dict[str, int]) -> list[str]:
     texts = {
-        PARKED: "task(s) are parked: no instance knows them (nxs shelves parked)",
+        PARKED: "task(s) are parked: no instance can run them (nxs shelves parked)",
         QUARANTINE: "task(s) are in quarantine (nxs quarantine list)",
     }
     return [f"{shelves[name]} {text}" for name, text in texts.items() if shelves[name]]

@@ -21,6 +21,7 @@ from nxs_tasks.model.decision import (
     Rescue,
     Transition,
     Unpark,
+    Withhold,
 )
 from nxs_tasks.model.shelf import PARKED
 from nxs_tasks.settings import Settings
@@ -38,6 +39,12 @@ DAY_S = 86_400
 
 def _transition(decision: Transition, store: FleetStore, settings: Settings) -> str:
     return store.transition(decision)
+
+
+def _withhold(decision: Withhold, store: FleetStore, settings: Settings) -> str:
+    store.withhold(decision)
+    log.error("%s gets no work: %s", decision.instance, decision.reason)
+    return "withheld" if decision.until else "told"
 
 
 def _release(decision: Release, store: FleetStore, settings: Settings) -> str:
@@ -83,6 +90,7 @@ def _nothing(decision: Nothing, store: FleetStore, settings: Settings) -> str:
 
 EFFECTS: dict[type[Any], Callable[[Any, FleetStore, Settings], str]] = {
     Transition: _transition,
+    Withhold: _withhold,
     Release: _release,
     Forget: _forget,
     Rescue: _rescue,

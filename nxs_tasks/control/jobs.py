@@ -42,8 +42,11 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
     What the dead hold is rescued, and what is parked goes to who knows it now.
     """
     store = runtime.store()
-    observed_since = store.observe(LONGEST_PAUSE * runtime.settings.lifecycle_period)
-    snapshot = replace(store.snapshot(full=True), observed_since=observed_since)
+    period = runtime.settings.lifecycle_period
+    since, gap = store.observe(LONGEST_PAUSE * period)
+    snapshot = replace(
+        store.snapshot(full=True), observed_since=since, late_s=max(0.0, gap - period)
+    )
     decisions = evaluate(snapshot, runtime.settings, snapshot.taken_at)
     known = {i.id: i.verdict for i in snapshot.instances}
     outcomes = apply_all(

@@ -42,6 +42,24 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withhold:
+    """Give an instance no work for a while, because it is lost again and again.
+
+    Refused if it was withheld for another loss meanwhile.
+    """
+
+    instance: str
+    epoch: int
+    source: State
+    level: int  # of the back-offs that count against it, with this one
+    level_before: int
+    loss_at: float  # server time of the loss, s
+    until: float  # server time, s; 0 = it is only told
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:
     """Remove the record of an instance that ended long ago."""
 
@@ -141,7 +159,7 @@ class Migrate:
         return self.source
 
 
-Decision = Transition | Release | Forget | Nothing | Rescue | Unpark | Migrate
+Decision = Transition | Withhold | Release | Forget | Nothing | Rescue | Unpark | Migrate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,15 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, cast
 
-from nxs_tasks.errors import BrokerError, BrokerUnreachable, MessageError, NameTaken, Stale
-from nxs_tasks.model.decision import Forget, Nothing, Release, Transition
+from nxs_tasks.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    JoinRefused,
+    MessageError,
+    NameTaken,
+    Stale,
+)
+from nxs_tasks.model.decision import Forget, Nothing, Release, Transition, Withhold
 from nxs_tasks.model.holder import Holder
 from nxs_tasks.model.instance import Load, Profile
 from nxs_tasks.model.snapshot import Snapshot
@@ -101,8 +108,12 @@ class FleetStore:
         *,
         seen_epoch: int,
         keep_epoch: int = 0,
+        refused_s: float = 0.0,
     ) -> int:
-        """Take a name, and return the epoch. Raises `NameTaken` if `seen_epoch` is old.
+        """Take a name, and return the epoch.
+
+        Raises `NameTaken` if `seen_epoch` is old, `JoinRefused` if it FAILED less than `refused_s`
+        ago.
 
         `keep_epoch` is the epoch to take, at least, for a process that was in the fleet before.
         """
@@ -120,8 +131,17 @@ class FleetStore:
                 keys.holders(),
                 keys.ejected(),
             ],
-            [instance_id, seen_epoch, identity, _digest(text), text, STREAM_LENGTH, keep_epoch],
+            [
+                *(instance_id, seen_epoch, identity, _digest(text), text, STREAM_LENGTH),
+                *(keep_epoch, refused_s),
+            ],
         )
+        if took < 0:
+            raise JoinRefused(
+                f"{instance_id} did not become ACTIVE in time and is FAILED: it may join again in "
+                f"{float(epoch):.0f} s; `nxs story {instance_id}` says why, `nxs admit "
+                f"{instance_id}` lets it in at once"
+            )
         if not took:
             raise NameTaken(
                 f"another worker took the name {instance_id!r} at the same moment: "
@@ -210,9 +230,12 @@ class FleetStore:
         split = sorted(text.rsplit(":", 2) for text in found)
         return tuple(Holder(instance=i, epoch=int(e), held=int(held)) for i, e, held in split)
 
-    def observe(self, longest_pause_s: float) -> float:
-        """Note a look at the fleet; returns since when it is looked at without a break, s."""
-        return float(self.call("observe", [self.keys.observation()], [longest_pause_s]))
+    def observe(self, longest_pause_s: float) -> tuple[float, float]:
+        """Note a look at the fleet; returns since when it is looked at without a break (server
+        time, s), and how long ago the last look was (s).
+        """
+        since, gap = self.call("observe", [self.keys.observation()], [longest_pause_s])
+        return float(since), float(gap)
 
     def now(self) -> float:
         """The server's time, s: the one clock that all nodes share."""
@@ -257,6 +280,31 @@ class FleetStore:
         if not applied:
             raise Stale(f"{decision.instance} is now {detail}")
         return str(detail)
+
+    def withhold(self, decision: Withhold) -> None:
+        """Carry it out, and record it. Raises `Stale`."""
+        done, detail = self.call(
+            "withhold",
+            [self.keys.instance(decision.instance), self.keys.transitions()],
+            [
+                *(decision.instance, decision.epoch, decision.source, decision.level_before),
+                *(decision.level, decision.loss_at, decision.until, decision.reason),
+                *(json.dumps(dict(decision.evidence)), STREAM_LENGTH),
+            ],
+        )
+        if not done:
+            raise Stale(f"{decision.instance} is now {detail}")
+
+    def admit(self, instance_id: str, who: str) -> tuple[State, float] | None:
+        """Let an instance in that FAILED or is withheld; its state, and until when it was
+        withheld (server time, s). None if there is no such instance.
+        """
+        found = self.call(
+            "admit",
+            [self.keys.instance(instance_id), self.keys.transitions()],
+            [instance_id, who, STREAM_LENGTH],
+        )
+        return (State(found[0]), float(found[1])) if found else None
 
     def note(self, decision: Nothing) -> None:
         """Keep the reason why nothing was done. Raises `Stale`."""

@@ -245,7 +245,8 @@ class ClaimingMixin:
 
     def _asks_for_more(self, tenure: Tenure) -> bool:
         """Whether there is room for more than what is kept, which starts first."""
-        more = not tenure.suspended and self._start_kept(tenure) and tenure.room.has_slot()
+        ready = not (tenure.suspended or tenure.progress())
+        more = ready and self._start_kept(tenure) and tenure.room.has_slot()
         if not more:
             # It looks, and does not ask because it must not: that is no pause.
             self._brpop_sent_at = SYSTEM.monotonic()

@@ -121,6 +121,8 @@ class Tenure:
     idle_since: float | None = None
     #: Whose waiting tasks are taken while there is nothing else.
     theft: Steal | None = None
+    #: Why this process is not ready for work yet, in its own words; "" = it is.
+    progress: Callable[[], str] = lambda: ""
     #: Whether nothing is to be taken until it is known whose fault some failures are.
     suspended: bool = False
     #: Its state as the last heartbeat was told it.

@@ -18,7 +18,7 @@ from nxs_tasks.model.decision import Eject, Nothing, Transition
 from nxs_tasks.model.runs import Runs
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.ejection import Failing, judge
-from nxs_tasks.policy.fleet.lifecycle import next_state
+from nxs_tasks.policy.fleet.transitions import next_state
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.runs import RecentRuns

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nxs_tasks.clock import Clock
-from nxs_tasks.errors import NameTaken, NxsError, Stale
+from nxs_tasks.errors import JoinRefused, NameTaken, NxsError, Stale
 from nxs_tasks.model.decision import Transition
 from nxs_tasks.model.instance import Load, Profile
 from nxs_tasks.model.state import ENDED, Event, State
-from nxs_tasks.policy.fleet.lifecycle import TRANSITIONS, next_state
+from nxs_tasks.policy.fleet.transitions import TRANSITIONS, next_state
 from nxs_tasks.probes.host import read_host
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
@@ -126,7 +126,8 @@ class Heartbeat(threading.Thread):
             self._recover(error, last)
         except NxsError as error:
             if not self._failing:
-                log.warning("heartbeats pause: %s", error)
+                refused = isinstance(error, JoinRefused)
+                log.warning("%s: %s", "no work here" if refused else "heartbeats pause", error)
             self._failing = True
         else:
             if self._failing:
@@ -209,6 +210,7 @@ class Heartbeat(threading.Thread):
             reserved=seen.reserved or None,
             keys=tuple(self._tenure.keys),
             unhealthy=self._tenure.unhealthy,
+            progress=self._tenure.progress(),
         )
 
     def _period(self) -> float:
@@ -238,6 +240,7 @@ class Heartbeat(threading.Thread):
             self._identity.profile,
             seen_epoch=self._store.epoch(name),
             keep_epoch=epoch,
+            refused_s=self._settings.join_refused,
         )
         log.warning("%s has announced itself again: %s", name, why)
         self._state = State.JOINING

@@ -28,7 +28,10 @@ def take_name(
     settings: Settings,
     wait: Waiter = wait_until,
 ) -> int:
-    """Take a node name and return the epoch of this process. Raises `NameTaken`."""
+    """Take a node name and return the epoch of this process.
+
+    Raises `NameTaken`, `JoinRefused`.
+    """
     seen_epoch = store.epoch(instance_id)
     snapshot = store.snapshot(full=True)
     before = snapshot.get(instance_id)
@@ -46,7 +49,13 @@ def take_name(
                 "give each worker its own name (celery worker -n NAME@%h, nxs node --name NAME), "
                 "or end that process if it is left from before"
             )
-    return store.join(instance_id, identity, profile, seen_epoch=seen_epoch)
+    return store.join(
+        instance_id,
+        identity,
+        profile,
+        seen_epoch=seen_epoch,
+        refused_s=settings.join_refused,
+    )
 
 
 def _may_live(before: Instance, now: float, settings: Settings) -> bool:

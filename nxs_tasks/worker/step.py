@@ -127,6 +127,8 @@ class InstanceStep(bootsteps.StartStopStep):
         runtime, app = self._runtime, worker.app
         profile = read_profile(worker, runtime, queues)
         self._identity = Identity(process=runtime.identity(), profile=profile)
+        for task, why in profile.unable.items():
+            log.warning("this worker cannot run %s: %s", task, why)
         tenure = patiently(partial(self._take_place, worker.hostname, profile), self._patient)
         store = tenure.store
         # Made before the pool forks, which reads what the heartbeat writes.
@@ -146,6 +148,7 @@ class InstanceStep(bootsteps.StartStopStep):
         )
         tenure.room = self._capacity
         tenure.on_stumble = partial(free_slot, worker)
+        tenure.progress = lambda: runtime.progress
         tenure.has_tasks = lambda queue: queue in app.amqp.queues.consume_from
         tenure.has_checkpoint = lambda task: declares(app.tasks.get(task))
         logging.getLogger(ENDS).addFilter(Quietly())

@@ -249,21 +249,34 @@ class TestOutage:
         worker.heartbeat.beat_safely()
         assert (worker.record.beats, worker.new_epochs, worker.replaced) == (1, [2], 0)
 
-    @pytest.mark.parametrize("end", [State.GONE, State.FAILED])
     def test_who_was_declared_gone_and_lives_joins_again(
-        self, url: str, end: State, caplog: pytest.LogCaptureFixture
+        self, url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """With the next epoch: what it held has been given to others, or is about to be."""
         worker = Worker(url)
-        worker.move(State.JOINING, end)
+        worker.move(State.JOINING, State.GONE)
         worker.heartbeat.beat()
         assert (worker.record.state, worker.record.epoch) == (State.JOINING, 2)
         assert (worker.epoch, worker.new_epochs, worker.replaced) == (2, [2], 0)
         assert [t.event for t in worker.transitions()][-1] == Event.JOINED
-        assert f"declared {end}, but alive" in messages(caplog)[0]
+        assert "declared GONE, but alive" in messages(caplog)[0]
         worker.heartbeat.beat()
         assert worker.record.beats == 1
         assert len(messages(caplog)) == 1
+
+    def test_who_failed_and_lives_joins_again_when_it_may(
+        self, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        worker = Worker(url)
+        worker.move(State.JOINING, State.FAILED)
+        for _ in range(3):
+            worker.heartbeat.beat_safely()
+        [told] = messages(caplog)
+        assert "no work here: w1 did not become ACTIVE in time" in told
+        assert worker.record.state is State.FAILED
+        worker.store.admit(worker.record.id, "eve@desk")
+        worker.heartbeat.beat_safely()
+        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 2)
 
     def test_a_zombie_that_wakes_joins_again_with_its_epoch(
         self, url: str, caplog: pytest.LogCaptureFixture

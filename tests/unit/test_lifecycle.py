@@ -15,12 +15,8 @@ from nxs_tasks.model.decision import Decision, Forget, Nothing, Release, Transit
 from nxs_tasks.model.instance import Instance, Profile
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED, Event, State
-from nxs_tasks.policy.fleet.lifecycle import (
-    TRANSITIONS,
-    InvalidTransition,
-    evaluate,
-    next_state,
-)
+from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.policy.fleet.transitions import TRANSITIONS, InvalidTransition, next_state
 from nxs_tasks.settings import Settings
 from tests.unit.builders import (
     HOUR,
@@ -359,7 +355,7 @@ def test_what_waits_for_a_zombie_goes_to_others_at_once() -> None:
     assert isinstance(move, Transition)
     assert isinstance(release, Release)
     assert (release.source, release.epoch) == (State.ZOMBIE, 1), "as it is after the transition"
-    assert release.reason == "2 task(s) wait in the queue of an instance that takes none"
+    assert release.reason == "2 task(s) wait for an instance that takes none"
 
 
 def test_what_was_placed_on_a_zombie_meanwhile_goes_to_others_too() -> None:
@@ -490,7 +486,7 @@ def test_a_leaving_instance_gives_its_queue_back_before_it_has_stopped() -> None
 def test_a_stopped_instance_is_gone_when_its_queue_was_given_back() -> None:
     release, move = decided(a_leaver(stopped=True, queued=3))
     assert isinstance(release, Release)
-    assert release.reason == "3 task(s) wait in the queue of an instance that takes none"
+    assert release.reason == "3 task(s) wait for an instance that takes none"
     assert isinstance(move, Transition)
     assert move.reason == "its process has stopped, nothing is held, 3 wait in its queue"
 
@@ -532,7 +528,7 @@ def a_departed(age: float = 60.0, **more: Any) -> Instance:
 @pytest.mark.parametrize(
     ("more", "kind", "reason"),
     [
-        case("its record is kept for a while", {}, Nothing, "is {}"),
+        case("its record is kept for a while", {"age": 700.0}, Nothing, "is {}"),
         case("its record is kept for an hour", {"age": HOUR}, Nothing, "is {}"),
         case(
             "its record is removed after an hour",
@@ -710,6 +706,8 @@ def test_every_transition_is_in_the_table_and_has_its_evidence(
             assert silence > longest_silence[move.event]
             if move.event is Event.SILENT_CLOSED:
                 assert instance.connections == 0
+        elif move.event is Event.JOIN_TIMED_OUT:
+            assert NOW - instance.since > SPEC.join_grace
         else:
             assert move.target is State.ACTIVE
             assert instance.beats >= 3
@@ -737,6 +735,86 @@ def test_a_record_is_forgotten_only_long_after_the_end_and_with_nothing_left(
             assert takes_none or instance.state in ENDED | {State.LEAVING, State.ZOMBIE}
 
 
+# --- a consumer that takes no work -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.ACTIVE, State.DEGRADED])
+def test_who_takes_no_work_for_4_heartbeats_is_a_zombie(state: State) -> None:
+    deaf = an_instance(state=state, consuming=False, deaf=4, queued=2)
+    move, release = decided(deaf)
+    assert isinstance(move, Transition)
+    assert (move.event, move.target, move.loss) == (Event.DEAF, State.ZOMBIE, True)
+    assert "takes no work for 20 s" in move.reason
+    assert isinstance(release, Release)
+
+
+def test_a_single_heartbeat_without_work_is_none() -> None:
+    found = decision(an_instance(consuming=False, deaf=3))
+    assert isinstance(found, Nothing)
+    assert "takes no work for 15 s: gets no new work" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("deaf", "kind", "words"),
+    [
+        case("it stays one while it is deaf", 8, Nothing, "takes no work for 40 s"),
+        case("it waits for its word once it works", 0, Nothing, "takes work again"),
+        case("it is given up after a minute", 13, Transition, "takes no work for 65 s"),
+    ],
+)
+def test_a_zombie_that_sends_heartbeats(deaf: int, kind: type[Decision], words: str) -> None:
+    found = decision(an_instance(state=State.ZOMBIE, consuming=deaf == 0, deaf=deaf))
+    assert isinstance(found, kind)
+    assert words in found.reason
+
+
+# --- health ------------------------------------------------------------------------------------
+
+
+def test_three_unhealthy_heartbeats_make_it_degraded() -> None:
+    load = a_load(unhealthy="shop.pay takes 2.4 s, 0.9 s before")
+    found = decision(an_instance(load=load, sick=3))
+    assert isinstance(found, Transition)
+    assert (found.event, found.target, found.loss) == (Event.UNHEALTHY, State.DEGRADED, False)
+    assert found.reason == "unhealthy in 3 heartbeats: shop.pay takes 2.4 s, 0.9 s before"
+
+
+@pytest.mark.parametrize(
+    ("instance", "words"),
+    [
+        case("there were two", an_instance(sick=2), "healthy heartbeats"),
+        case("they are old", an_instance(sick=9, silent_for=14.0), "healthy heartbeats"),
+    ],
+)
+def test_it_stays_active_while(instance: Instance, words: str) -> None:
+    found = decision(instance)
+    assert isinstance(found, Nothing)
+    assert found.reason == words
+
+
+def test_five_healthy_heartbeats_make_it_active_again() -> None:
+    found = decision(an_instance(state=State.DEGRADED, well=5))
+    assert isinstance(found, Transition)
+    assert (found.event, found.target) == (Event.RECOVERED, State.ACTIVE)
+
+
+@pytest.mark.parametrize(
+    ("instance", "words"),
+    [
+        case("four are not enough", an_instance(state=State.DEGRADED, well=4), "4 of 5 healthy"),
+        case(
+            "it is unhealthy",
+            an_instance(state=State.DEGRADED, well=0, load=a_load(unhealthy="errors")),
+            "unhealthy: errors",
+        ),
+    ],
+)
+def test_it_stays_degraded_while(instance: Instance, words: str) -> None:
+    found = decision(instance)
+    assert isinstance(found, Nothing)
+    assert words in found.reason
+
+
 def test_waiting_tasks_go_back_to_the_default_queue_of_their_own_app() -> None:
     profile = Profile(tasks=frozenset(), queues=frozenset({"shop"}), shared="shop")
     gone = replace(an_instance("w1", state=State.GONE, queued=3), profile=profile)
@@ -750,7 +828,12 @@ def test_waiting_tasks_go_back_to_the_default_queue_of_their_own_app() -> None:
 
 def ejected(since_s: float, **known: Any) -> Instance:
     """One that ejected itself until so long ago."""
-    until = {"ejected_until": NOW - since_s, "ejected_why": "its tasks fail", "ejections": 1}
+    until = {
+        "ejected_until": NOW - since_s,
+        "ejected_why": "its tasks fail",
+        "ejections": 1,
+        "well": 99,
+    }
     return an_instance("w1", state=State.DEGRADED, **{**until, **known})
 
 

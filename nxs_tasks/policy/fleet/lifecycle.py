@@ -1,14 +1,12 @@
-"""The state machine of an instance: one table, and the evidence that drives it.
+"""What becomes of every instance: the evidence that drives the table of `transitions`.
 
-`TRANSITIONS` holds every transition of spec 2.2, and what a fleet needs beside it: an instance
-whose process is really gone leaves from any state, and a name may be taken again. A pair that is
-not in the table is refused by `next_state`. `docs/states.md` is made from this table.
+The store's evidence drives most of it: heartbeats, the connections that the broker counts, how
+tasks go there (`Load.unhealthy`), whether it takes work (`Load.consuming`). The worker's own
+process drives the rest: it announces itself (JOINED, REPLACED), wakes up in time (JOINED from
+ZOMBIE), finds that it fails where others do not (UNHEALTHY) and says that it shuts down (SHUTDOWN).
 
-`evaluate` drives the part of the table that the store's evidence decides today: JOINING → ACTIVE,
-LEAVING → GONE, GONE on silence with no connection left, and ZOMBIE → GONE on silence with
-connections. The worker's own process drives the rest: it announces itself (JOINED, REPLACED), wakes
-up in time (JOINED from ZOMBIE) and says that it shuts down (SHUTDOWN). The events of DEGRADED and
-FAILED are in the table and nothing raises them yet.
+Before anybody is judged the observer is (`observation`), and who was lost too often is withheld
+(`flapping`).
 
 A ZOMBIE still may commit what it runs: as long as nobody has been given its messages, there is one
 execution of each. They are given to others when it is GONE, and from that moment its tokens count
@@ -17,153 +15,227 @@ no more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
-from nxs_tasks.errors import NxsError
-from nxs_tasks.model.decision import Decision, Evidence, Forget, Nothing, Release, Transition
+from nxs_tasks.model.decision import (
+    Decision,
+    Evidence,
+    Forget,
+    Nothing,
+    Release,
+    Transition,
+    Withhold,
+)
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED, Event, State
+from nxs_tasks.policy.fleet.flapping import Room, judge
+from nxs_tasks.policy.fleet.joining import joining, refused_s
+from nxs_tasks.policy.fleet.observation import Observation, observe, silence
+from nxs_tasks.policy.fleet.transitions import is_loss, next_state
 from nxs_tasks.settings import Settings
-
-_GONE_FROM_ANY = {
-    (state, event): State.GONE
-    for state in State
-    if state not in ENDED
-    for event in (Event.SILENT_CLOSED, Event.REPLACED)
-}
-
-TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
-    {
-        (State.JOINING, Event.CONFIRMED): State.ACTIVE,
-        (State.JOINING, Event.JOIN_TIMED_OUT): State.FAILED,
-        (State.JOINING, Event.SHUTDOWN): State.LEAVING,
-        (State.JOINING, Event.SILENT_CONNECTED): State.ZOMBIE,
-        (State.ACTIVE, Event.UNHEALTHY): State.DEGRADED,
-        (State.ACTIVE, Event.SHUTDOWN): State.LEAVING,
-        (State.ACTIVE, Event.SILENT_CONNECTED): State.ZOMBIE,
-        (State.DEGRADED, Event.RECOVERED): State.ACTIVE,
-        (State.DEGRADED, Event.SHUTDOWN): State.LEAVING,
-        (State.DEGRADED, Event.SILENT_CONNECTED): State.ZOMBIE,
-        (State.LEAVING, Event.DRAINED): State.GONE,
-        (State.LEAVING, Event.SILENT_CONNECTED): State.ZOMBIE,
-        (State.ZOMBIE, Event.JOINED): State.JOINING,
-        (State.ZOMBIE, Event.TERMINATED): State.GONE,
-        **_GONE_FROM_ANY,
-        (State.GONE, Event.JOINED): State.JOINING,
-        (State.FAILED, Event.JOINED): State.JOINING,
-    }
-)
-
-
-class InvalidTransition(NxsError):
-    """The table has no such transition."""
-
-
-def next_state(state: State, event: Event) -> State:
-    """The state after `event`. Raises `InvalidTransition` for a pair that is not in the table."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        known = ", ".join(e.name for s, e in TRANSITIONS if s is state)
-        raise InvalidTransition(
-            f"{state} has no transition on {event.name} ({event}); it has: {known}"
-        ) from None
 
 
 def evaluate(snapshot: Snapshot, settings: Settings, now: float) -> list[Decision]:
     """One decision or more for each instance; `now` is the server's time, s."""
-    return [d for i in snapshot.instances for d in _decide(i, snapshot, settings, now)]
+    return list(_Look(snapshot, settings, observe(snapshot, settings, now)).decide())
 
 
-def _decide(
-    instance: Instance, snapshot: Snapshot, settings: Settings, now: float
-) -> list[Decision]:
-    evidence: Evidence = _evidence(instance, snapshot, now)
-    if instance.state in ENDED:
-        return _after_the_end(instance, snapshot, settings, now, evidence)
-    if _is_gone(instance, evidence, settings):
-        reason = (
-            f"no heartbeat for {evidence['silent_s']:.0f} s and the broker shows no connection "
-            "of its process"
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look at the fleet."""
+
+    snapshot: Snapshot
+    settings: Settings
+    observation: Observation
+
+    def decide(self) -> Iterator[Decision]:
+        """For all, in their order."""
+        room = Room(self.snapshot, self.settings, self.observation.now)
+        for instance in self.snapshot.instances:
+            withhold = judge(instance, self.settings, self.observation.now, room=room.has(instance))
+            if withhold is None:
+                yield from self._decide(instance)
+                continue
+            if withhold.until:
+                room.take(instance)
+            yield withhold
+            yield from self._decide(_withheld(instance, withhold))
+
+    def _decide(self, instance: Instance) -> list[Decision]:
+        settings, seen = self.settings, self._evidence(instance)
+        silent_s = seen["silent_s"]
+        patience = self.observation.patience
+        if instance.state in ENDED:
+            return self._after_the_end(instance, seen)
+        if silent_s > settings.gone_after * patience and self.observation.suspect:
+            return [_nothing(instance, self.observation.suspect, seen)]
+        # Unknown connections (None) are no witness: only a counted zero is.
+        if instance.connections == 0 and silent_s > settings.gone_after * patience:
+            reason = (
+                f"no heartbeat for {silent_s:.0f} s and the broker shows no connection of its "
+                "process"
+            )
+            return self._end(instance, Event.SILENT_CLOSED, reason, seen)
+        if instance.state is State.ZOMBIE:
+            return self._zombie(instance, seen)
+        if silent_s > settings.zombie_after * patience:
+            return self._end(instance, Event.SILENT_CONNECTED, _silent(instance, silent_s), seen)
+        if instance.state is State.JOINING:
+            event, reason = joining(instance, silent_s, self.observation, settings)
+            return [self._answer(instance, event, reason, seen)]
+        if instance.state is State.LEAVING:
+            return self._leaving(instance, seen)
+        return self._at_work(instance, seen)
+
+    # the states
+
+    def _at_work(self, instance: Instance, seen: Evidence) -> list[Decision]:
+        settings = self.settings
+        fresh = seen["silent_s"] <= settings.longest_gap
+        if instance.load.consuming is False and fresh:
+            return self._deaf(instance, seen)
+        if instance.state is State.DEGRADED:
+            return self._degraded(instance, seen)
+        if instance.sick >= settings.degraded_beats and fresh:
+            reason = f"unhealthy in {instance.sick} heartbeats: {instance.load.unhealthy}"
+            return [_move(instance, Event.UNHEALTHY, reason, seen)]
+        return [self._answer(instance, None, "healthy heartbeats", seen)]
+
+    def _deaf(self, instance: Instance, seen: Evidence) -> list[Decision]:
+        for_s = instance.deaf * self.settings.heartbeat_period
+        reason = f"heartbeats are there, but its consumer takes no work for {for_s:.0f} s"
+        if instance.deaf >= self.settings.deaf_beats:
+            return self._end(instance, Event.DEAF, reason, seen)
+        return [
+            *self._release(instance, seen),
+            _nothing(instance, f"{reason}: gets no new work", seen),
+        ]
+
+    def _degraded(self, instance: Instance, seen: Evidence) -> list[Decision]:
+        settings, now = self.settings, self.observation.now
+        left = instance.ejected_until - now
+        if left > 0:
+            reason = f"ejected for {left:.0f} s more: {instance.ejected_why}"
+            return [*self._release(instance, seen), _nothing(instance, reason, seen)]
+        wanted = settings.recover_beats
+        # Since an ejection ended, which it says of itself, heartbeats count from there.
+        since = int(-left // settings.heartbeat_period) if instance.ejected_until else wanted
+        well = min(instance.well, since)
+        if instance.load.unhealthy:
+            return [self._answer(instance, None, f"unhealthy: {instance.load.unhealthy}", seen)]
+        if well < wanted or seen["silent_s"] > settings.longest_gap:
+            reason = f"{well} of {wanted} healthy heartbeats until it is ACTIVE"
+            return [self._answer(instance, None, reason, seen)]
+        return [_move(instance, Event.RECOVERED, f"{wanted} healthy heartbeats", seen)]
+
+    def _zombie(self, instance: Instance, seen: Evidence) -> list[Decision]:
+        settings, silent_s = self.settings, seen["silent_s"]
+        reason, for_s = _silent(instance, silent_s), silent_s
+        if silent_s <= settings.longest_gap:
+            for_s = instance.deaf * settings.heartbeat_period
+            reason = f"heartbeats are there, but its consumer takes no work for {for_s:.0f} s"
+            if not instance.deaf:
+                reason = "takes work again, and will announce itself"
+        # What the broker cannot say is no second witness: it stays a ZOMBIE.
+        if for_s > settings.evict_after * self.observation.patience and (
+            instance.connections is not None
+        ):
+            return self._end(instance, Event.TERMINATED, reason, seen)
+        return [*self._release(instance, seen), _nothing(instance, reason, seen)]
+
+    def _leaving(self, instance: Instance, seen: Evidence) -> list[Decision]:
+        release = self._release(instance, seen)
+        if not instance.stopped:
+            reason = f"shutting down, still holds {_or_unknown(instance.inflight)} task(s)"
+            return [*release, _nothing(instance, reason, seen)]
+        if instance.inflight is None or instance.queued is None:
+            return [*release, _nothing(instance, "stopped, what it holds is unknown", seen)]
+        if instance.inflight:
+            reason = f"stopped, and {instance.inflight} held message(s) are not yet given back"
+            return [*release, _nothing(instance, reason, seen)]
+        # What may not go elsewhere stays in its queue for who comes back under its name.
+        waiting = (
+            f"{instance.queued} wait in its queue" if instance.queued else "its queue is empty"
         )
-        return _end(instance, Event.SILENT_CLOSED, reason, snapshot, evidence)
-    if instance.state is State.ZOMBIE:
-        return _zombie(instance, snapshot, settings, evidence)
-    if evidence["silent_s"] > settings.zombie_after:
-        return _end(instance, Event.SILENT_CONNECTED, _silence(evidence), snapshot, evidence)
-    if instance.state is State.JOINING:
-        return [_joining(instance, settings, evidence)]
-    if instance.state is State.LEAVING:
-        return _leaving(instance, snapshot, evidence)
-    if instance.load.consuming is False and evidence["silent_s"] <= settings.longest_gap:
-        reason = "heartbeats are there, but its consumer takes no work: gets no new work"
-        release = _release(instance, snapshot, evidence)
-        return [*release, _nothing_plain(instance, reason, evidence)]
-    if instance.state is State.DEGRADED and instance.ejected_until:
-        return _ejected(instance, snapshot, settings, now, evidence)
-    return [_nothing(instance, "healthy heartbeats", evidence, settings)]
+        reason = f"its process has stopped, nothing is held, {waiting}"
+        return [*release, _move(instance, Event.DRAINED, reason, seen)]
+
+    def _after_the_end(self, instance: Instance, seen: Evidence) -> list[Decision]:
+        settings, now = self.settings, self.observation.now
+        release = self._release(instance, seen)
+        if release:
+            reason = f"{instance.queued} task(s) wait in its queue for who knows them"
+            return [*release, _nothing(instance, reason, seen)]
+        nothing_left = instance.inflight == 0 and instance.queued == 0  # unknown is not zero
+        if now - instance.since > settings.gone_kept and nothing_left:
+            reason = f"{instance.state} for more than {settings.gone_kept:.0f} s"
+            return [
+                Forget(
+                    instance=instance.id,
+                    epoch=instance.epoch,
+                    source=instance.state,
+                    reason=reason,
+                    evidence=seen,
+                )
+            ]
+        held = f", still named as holder of {instance.inflight}" if instance.inflight else ""
+        refused = refused_s(instance, settings, now) if instance.state is State.FAILED else 0.0
+        later = f", may join again in {refused:.0f} s" if refused else ""
+        return [_nothing(instance, f"is {instance.state}{held}{later}", seen)]
+
+    # pieces
+
+    def _evidence(self, instance: Instance) -> dict[str, Any]:
+        return {
+            "silent_s": round(silence(instance, self.snapshot, self.observation.now), 1),
+            "beats": instance.beats,
+            "connections": instance.connections,
+            "held": instance.inflight,
+            "queued": instance.queued,
+        }
+
+    def _answer(
+        self, instance: Instance, event: Event | None, reason: str, seen: Evidence
+    ) -> Decision:
+        if event is not None:
+            return _move(instance, event, reason, seen)
+        if seen["silent_s"] > self.settings.silent_after:
+            connected = _connected(instance.connections)
+            reason = f"silent for {seen['silent_s']:.0f} s, {connected}: gets no new work"
+        return _nothing(instance, reason, seen)
+
+    def _end(self, instance: Instance, event: Event, reason: str, seen: Evidence) -> list[Decision]:
+        """A transition after which it is given nothing more; what waits for it goes to others."""
+        move = _move(instance, event, reason, seen)
+        return [move, *self._release(replace(instance, state=move.target), seen)]
+
+    def _release(self, instance: Instance, seen: Evidence) -> list[Decision]:
+        if not instance.queued:
+            return []
+        shared = instance.profile and instance.profile.shared
+        return [
+            Release(
+                instance=instance.id,
+                epoch=instance.epoch,
+                source=instance.state,
+                # Of its app, not of the app whose control worker happens to run this.
+                target=shared or self.snapshot.shared_queue,
+                reason=f"{instance.queued} task(s) wait for an instance that takes none",
+                evidence=seen,
+            )
+        ]
 
 
-def _ejected(
-    instance: Instance, snapshot: Snapshot, settings: Settings, now: float, evidence: Evidence
-) -> list[Decision]:
-    """It has ejected itself (`worker.ejecting`), and comes back by itself."""
-    back_for = now - instance.ejected_until
-    if back_for < 0:
-        reason = f"ejected for {-back_for:.0f} s more: {instance.ejected_why}"
-        return [*_release(instance, snapshot, evidence), _nothing_plain(instance, reason, evidence)]
-    wanted = settings.recover_beats * settings.heartbeat_period
-    if back_for < wanted or evidence["silent_s"] > settings.longest_gap:
-        reason = f"takes work again since {back_for:.0f} s, ACTIVE after {wanted:.0f} s"
-        return [_nothing_plain(instance, reason, evidence)]
-    reason = f"took work for {back_for:.0f} s and was not ejected again"
-    return [_move(instance, Event.RECOVERED, reason, evidence)]
+def _withheld(instance: Instance, withhold: Withhold) -> Instance:
+    flapping = replace(instance.flapping, until=withhold.until, why=withhold.reason)
+    return replace(instance, flapping=flapping)
 
 
-def _evidence(instance: Instance, snapshot: Snapshot, now: float) -> dict[str, float | int | None]:
-    # A restarted server has closed everybody's connections, and an observer that was away has seen
-    # nothing: silence counts from the start of either, so that all get one full time-out anew.
-    last = instance.beat_at if instance.beat_at is not None else instance.since
-    heard = max(last, snapshot.server_started_at or last, snapshot.observed_since or last)
-    return {
-        "silent_s": round(max(0.0, now - heard), 1),
-        "beats": instance.beats,
-        "connections": instance.connections,
-        "held": instance.inflight,
-        "queued": instance.queued,
-    }
-
-
-def _is_gone(instance: Instance, evidence: Evidence, settings: Settings) -> bool:
-    # Unknown connections (None) are no witness: only a counted zero is.
-    return bool(instance.connections == 0 and evidence["silent_s"] > settings.gone_after)
-
-
-def _end(
-    instance: Instance, event: Event, reason: str, snapshot: Snapshot, evidence: Evidence
-) -> list[Decision]:
-    """A transition after which it is given nothing more; what waits for it goes to others."""
-    move = _move(instance, event, reason, evidence)
-    release = _release(replace(instance, state=move.target), snapshot, evidence)
-    return [move, *release]
-
-
-def _zombie(
-    instance: Instance, snapshot: Snapshot, settings: Settings, evidence: Evidence
-) -> list[Decision]:
-    reason = _silence(evidence)
-    # What the broker cannot say is no second witness: it stays a ZOMBIE.
-    if evidence["silent_s"] > settings.evict_after and instance.connections is not None:
-        return _end(instance, Event.TERMINATED, reason, snapshot, evidence)
-    release = _release(instance, snapshot, evidence)
-    return [*release, _nothing_plain(instance, reason, evidence)]
-
-
-def _silence(evidence: Evidence) -> str:
-    return f"no heartbeat for {evidence['silent_s']:.0f} s, {_connected(evidence['connections'])}"
+def _silent(instance: Instance, silent_s: float) -> str:
+    return f"no heartbeat for {silent_s:.0f} s, {_connected(instance.connections)}"
 
 
 def _connected(connections: int | None) -> str:
@@ -172,102 +244,26 @@ def _connected(connections: int | None) -> str:
     return f"still {connections} connection(s)" if connections else "no connection left"
 
 
-def _joining(instance: Instance, settings: Settings, evidence: Evidence) -> Decision:
-    if instance.beats < settings.join_beats:
-        reason = f"{instance.beats} of {settings.join_beats} consecutive heartbeats"
-        return _nothing(instance, reason, evidence, settings)
-    if evidence["silent_s"] > settings.longest_gap:
-        reason = f"{instance.beats} heartbeats, but none for {evidence['silent_s']:.0f} s"
-        return _nothing(instance, reason, evidence, settings)
-    if instance.load.consuming is False:
-        reason = "heartbeats are there, but it does not consume"
-        return _nothing(instance, reason, evidence, settings)
-    known = "consuming" if instance.load.consuming else "whether it consumes is unknown"
-    reason = f"{instance.beats} consecutive heartbeats, {known}"
-    return _move(instance, Event.CONFIRMED, reason, evidence)
-
-
-def _leaving(instance: Instance, snapshot: Snapshot, evidence: Evidence) -> list[Decision]:
-    release = _release(instance, snapshot, evidence)
-    if not instance.stopped:
-        reason = f"shutting down, still holds {_or_unknown(instance.inflight)} task(s)"
-        return [*release, _nothing_plain(instance, reason, evidence)]
-    if instance.inflight is None or instance.queued is None:
-        return [*release, _nothing_plain(instance, "stopped, what it holds is unknown", evidence)]
-    if instance.inflight:
-        reason = f"stopped, and {instance.inflight} held message(s) are not yet given back"
-        return [*release, _nothing_plain(instance, reason, evidence)]
-    # What may not go elsewhere stays in its queue for who comes back under its name.
-    waiting = f"{instance.queued} wait in its queue" if instance.queued else "its queue is empty"
-    reason = f"its process has stopped, nothing is held, {waiting}"
-    return [*release, _move(instance, Event.DRAINED, reason, evidence)]
-
-
-def _after_the_end(
-    instance: Instance, snapshot: Snapshot, settings: Settings, now: float, evidence: Evidence
-) -> list[Decision]:
-    release = _release(instance, snapshot, evidence)
-    if release:
-        reason = f"{instance.queued} task(s) wait in its queue for who knows them"
-        return [*release, _nothing_plain(instance, reason, evidence)]
-    nothing_left = instance.inflight == 0 and instance.queued == 0  # unknown is not zero
-    if now - instance.since > settings.gone_kept and nothing_left:
-        return [
-            Forget(
-                instance=instance.id,
-                epoch=instance.epoch,
-                source=instance.state,
-                reason=f"{instance.state} for more than {settings.gone_kept:.0f} s",
-                evidence=evidence,
-            )
-        ]
-    held = f", still named as holder of {instance.inflight}" if instance.inflight else ""
-    return [_nothing_plain(instance, f"is {instance.state}{held}", evidence)]
-
-
-def _release(instance: Instance, snapshot: Snapshot, evidence: Evidence) -> list[Decision]:
-    if not instance.queued:
-        return []
-    return [
-        Release(
-            instance=instance.id,
-            epoch=instance.epoch,
-            source=instance.state,
-            # Of its app, not of the app whose control worker happens to run this.
-            target=(instance.profile and instance.profile.shared) or snapshot.shared_queue,
-            reason=f"{instance.queued} task(s) wait in the queue of an instance that takes none",
-            evidence=evidence,
-        )
-    ]
-
-
-def _move(instance: Instance, event: Event, reason: str, evidence: Evidence) -> Transition:
+def _move(instance: Instance, event: Event, reason: str, seen: Evidence) -> Transition:
     return Transition(
         instance=instance.id,
         epoch=instance.epoch,
         source=instance.state,
         target=next_state(instance.state, event),
         event=event,
+        loss=is_loss(instance.state, event),
         reason=reason,
-        evidence=evidence,
+        evidence=seen,
     )
 
 
-def _nothing(instance: Instance, reason: str, evidence: Evidence, settings: Settings) -> Decision:
-    silent = evidence["silent_s"]
-    if silent > settings.silent_after:
-        seen = _connected(instance.connections)
-        reason = f"silent for {silent:.0f} s, {seen}: gets no new work"
-    return _nothing_plain(instance, reason, evidence)
-
-
-def _nothing_plain(instance: Instance, reason: str, evidence: Evidence) -> Decision:
+def _nothing(instance: Instance, reason: str, seen: Evidence) -> Nothing:
     return Nothing(
         instance=instance.id,
         epoch=instance.epoch,
         source=instance.state,
         reason=reason,
-        evidence=evidence,
+        evidence=seen,
     )
 
 

@@ -2,8 +2,8 @@
 
 Every instance ranks by *score × weight*. The weight is 1, and less where work is to come slowly: it
 rises from a tenth to 1 over `slow_start` after an instance became ACTIVE (Envoy's slow start, with
-a linear curve), and is `degraded_weight` for one that is DEGRADED. Only the differences count: if
-all are new, nobody has to wait.
+a linear curve), and is `degraded_weight` for one that is DEGRADED, or was lost so often that it
+counts against it. Only the differences count: if all are new, nobody has to wait.
 
 Among the `CHOICES` best ones that can take a task, *crowding* is taken off: the share of an
 instance's slots that run the same task already, times `crowding`; for a task that declares
@@ -19,6 +19,7 @@ from nxs_tasks.model.demand import Demand
 from nxs_tasks.model.instance import Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import State
+from nxs_tasks.policy.fleet.flapping import level
 from nxs_tasks.policy.fleet.placed import Placed
 from nxs_tasks.settings import Settings
 
@@ -39,7 +40,9 @@ def weights(ready: Iterable[Instance], now: float, settings: Settings) -> dict[s
     """By instance id, what its score is multiplied by to rank it."""
     found = {}
     for instance in ready:
-        degraded = instance.state is State.DEGRADED
+        # The quick question first: it is asked of all, a thousand times a second.
+        flapped = instance.flapping.level and level(instance, settings, now)
+        degraded = instance.state is State.DEGRADED or flapped
         least = settings.degraded_weight if degraded else 1.0
         found[instance.id] = least * ramp(instance, now, settings)
     peak = max(found.values(), default=1.0)

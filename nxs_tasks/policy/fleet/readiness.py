@@ -17,9 +17,9 @@ def unready(instance: Instance, snapshot: Snapshot, settings: Settings) -> str:
         return f"is {instance.state}"
     if instance.stopped:
         return "its process has stopped"
-    if instance.ejected_until > snapshot.taken_at:
-        left = instance.ejected_until - snapshot.taken_at
-        return f"ejected for {left:.0f} s more: {instance.ejected_why}"
+    kept_out = _kept_out(instance, snapshot.taken_at)
+    if kept_out:
+        return kept_out
     if instance.beat_at is None:
         return "no heartbeat yet"
     age = snapshot.taken_at - instance.beat_at
@@ -33,6 +33,15 @@ def unready(instance: Instance, snapshot: Snapshot, settings: Settings) -> str:
         return f"does not consume {snapshot.shared_queue}"
     if instance.load.slots is None or instance.held is None:
         return "its free slots are unknown"
+    return ""
+
+
+def _kept_out(instance: Instance, now: float) -> str:
+    if instance.ejected_until > now:
+        return f"ejected for {instance.ejected_until - now:.0f} s more: {instance.ejected_why}"
+    if instance.flapping.until > now:
+        left = instance.flapping.until - now
+        return f"withheld for {left:.0f} s more: {instance.flapping.why}"
     return ""
 
 

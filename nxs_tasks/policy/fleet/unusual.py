@@ -137,29 +137,37 @@ def rare_ones(vitals: Vitals, settings: Settings) -> tuple[str, ...]:
 
 def _slow(names: tuple[str, ...], vitals: Vitals, settings: Settings) -> Sign:
     of = [vitals[name] for name in names]
-    count = sum(v.took.count for v in of)
-    mine = sum(v.usual.ranks_of(v.took) for v in of) / count
-    spread = sum(v.took.count * (1 + v.took.count / v.usual.count) for v in of) / 12 / count**2
-    away, sigma = mine - 0.5, math.sqrt(spread)
-    above = _quantile_above(of, settings)
-    lasts = away >= FAR / 2 and away >= SIGMAS_STILL * sigma
-    others = _others(of)
-    apart = mine - others.rank
+    alone, others = not any(v.shared for v in of), _others(of)
+    still = _quantile_above(of, settings, still=True)
+    above = _quantile_above(of, settings) if still is not None else None
+    # Of what is not too long no ranks are needed: that is nearly always so.
+    count, away, sigma = _away(of) if still is not None else (1.0, 0.0, 1.0)
+    apart = away + 0.5 - others.rank
     sigma_others = math.sqrt((1 / count + 1 / max(1, others.ranked)) / 12)
     sure = others.ranked >= EVIDENCE and apart >= SIGMAS_OTHERS * sigma_others
-    alone = not any(v.shared for v in of)
-    words = _longer(names, of, above or QUANTILES[0])
     return Sign(
         kind=Kind.SLOW,
         names=names,
-        begins=away >= FAR and away >= SIGMAS * sigma and above is not None,
-        lasts=lasts and _quantile_above(of, settings, still=True) is not None,
+        begins=above is not None and away >= FAR and away >= SIGMAS * sigma,
+        lasts=still is not None and away >= FAR / 2 and away >= SIGMAS_STILL * sigma,
         here=alone or (sure and apart >= FAR),
         still_here=alone or others.ranked < EVIDENCE or apart >= FAR / 2,
         everywhere=others.ranked >= EVIDENCE and others.rank >= 0.5 + FAR / 2,
         alone=alone,
-        words=f"{words}; {_where(alone, others)}",
+        words=f"{_longer(names, of, above or still or QUANTILES[0])}; {_where(alone, others)}",
     )
+
+
+def _away(of: Iterable[Vital]) -> tuple[float, float, float]:
+    """How many ran, how far their mean rank is above ½, and the standard deviation of that."""
+    count, ranks, spread = 0.0, 0.0, 0.0
+    for vital in of:
+        ran = vital.took.count
+        count += ran
+        ranks += vital.usual.ranks_of(vital.took)
+        # A rank is even between 0 and 1; the past is a sample too.
+        spread += ran * (1 + ran / vital.usual.count) / 12
+    return count, ranks / count - 0.5, math.sqrt(spread) / count
 
 
 def _others(of: Iterable[Vital]) -> Runs:

@@ -26,10 +26,10 @@
 -- From other instances' lists only what a submitter of the fleet has placed is taken, not what its
 -- sender has put there; and what wants a warm cache only if it is warm here too, or it is too old.
 --
--- An instance that is ejected gets nothing.
+-- An instance that is ejected or withheld gets nothing.
 --
 -- Returns {1, queue, message, above 0 if some task is cancelled or paused, now (s)} · {0, ms until
--- something delayed is due or it is ejected no more, -1 if nothing is} · {-1, epoch as found} if the process has lost its
+-- something delayed is due or it is let in again, -1 if nothing is} · {-1, epoch as found} if the process has lost its
 -- place.
 --
 -- A caller with CLIENT TRACKING on is told when any of the lists, or another reason to look again,
@@ -38,15 +38,16 @@
 local LOOK = 16 -- so many of the oldest messages are looked at, where one may be chosen
 local FIRST = 10 -- index of the first list
 
-local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'ejected_until')
+local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'ejected_until', 'withheld_until')
 if record[1] ~= ARGV[1] or record[2] == 'GONE' or record[2] == 'FAILED' then
   return {-1, record[1] or ''}
 end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-if record[3] and tonumber(record[3]) > now then
-  return {0, math.ceil((tonumber(record[3]) - now) * 1000)}
+local kept_out = math.max(tonumber(record[3] or 0), tonumber(record[4] or 0)) - now
+if kept_out > 0 then
+  return {0, math.ceil(kept_out * 1000)}
 end
 local is_list = {list = true, none = true}
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])

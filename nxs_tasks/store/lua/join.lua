@@ -11,12 +11,14 @@
 -- ARGV[1] instance id          ARGV[2] epoch that the caller saw last (0 = none)
 -- ARGV[3] identity (host, pid) ARGV[4] profile digest   ARGV[5] profile JSON
 -- ARGV[6] longest stream        ARGV[7] epoch to take at least (0 = the next one)
+-- ARGV[8] for so long, s, one that FAILED may not join again
 --
 -- A living process announces itself again with an epoch as ARGV[7]: its own, if it was taken for a
 -- ZOMBIE and what it holds is still its own; the next one, if its record was lost or it was given up.
 -- If it was given up since it looked, it gets the next one here.
 --
--- Returns {1, epoch} or, if another process has taken the name meanwhile, {0, its epoch}.
+-- Returns {1, epoch} · {0, its epoch} if another process has taken the name meanwhile ·
+-- {-1, seconds} for which it may not join yet.
 
 local KEPT = 8 -- losses that are remembered
 
@@ -42,7 +44,12 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
-local before = redis.call('HGET', KEYS[2], 'state')
+local found = redis.call('HMGET', KEYS[2], 'state', 'since')
+local before = found[1]
+local refused = before == 'FAILED' and tonumber(found[2]) + tonumber(ARGV[8]) - tonumber(now) or 0
+if refused > 0 then
+  return {-1, string.format('%.1f', refused)}
+end
 local function record(source, target, event, reason, of_epoch)
   redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'at', now, 'instance', id,
     'epoch', tostring(of_epoch), 'source', source, 'target', target, 'event', event,

@@ -3,7 +3,7 @@
 -- KEYS[1] hash: the observation (since, last)
 -- ARGV[1] longest pause between two looks that is no break, s
 --
--- Returns the server time since when.
+-- Returns {server time since when, seconds since the last look; 0 if there was none}.
 
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
@@ -13,4 +13,5 @@ if not since or not known[2] or tonumber(now) - tonumber(known[2]) > tonumber(AR
   since = now
 end
 redis.call('HSET', KEYS[1], 'since', since, 'last', now)
-return since
+local gap = known[2] and tonumber(now) - tonumber(known[2]) or 0
+return {since, string.format('%.6f', gap)}
