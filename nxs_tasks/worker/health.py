@@ -74,7 +74,9 @@ class Health:
             told = ask(names, max(span_s / 2, span_s - lag_s))
             for name in names:
                 vitals[name] = vitals[name].beside(told.get(name, Runs()))
-        before, self.verdict = self.verdict, judge(vitals, self.verdict, settings, now)
+        before, self.verdict = self.verdict, WELL
+        if names or before.findings:
+            self.verdict = judge(vitals, before, settings, now)
         well = state is State.ACTIVE and not self.verdict.faults
         signs.spoil(self.verdict.odd if well else None)
         signs.relearn(self.verdict.relearn)

@@ -145,6 +145,8 @@ def _slow(names: tuple[str, ...], vitals: Vitals, settings: Settings) -> Sign:
     apart = away + 0.5 - others.rank
     sigma_others = math.sqrt((1 / count + 1 / max(1, others.ranked)) / 12)
     sure = others.ranked >= EVIDENCE and apart >= SIGMAS_OTHERS * sigma_others
+    share = above or still
+    words = f"{_longer(names, of, share)}; {_where(alone, others)}" if share is not None else ""
     return Sign(
         kind=Kind.SLOW,
         names=names,
@@ -154,7 +156,7 @@ def _slow(names: tuple[str, ...], vitals: Vitals, settings: Settings) -> Sign:
         still_here=alone or others.ranked < EVIDENCE or apart >= FAR / 2,
         everywhere=others.ranked >= EVIDENCE and others.rank >= 0.5 + FAR / 2,
         alone=alone,
-        words=f"{_longer(names, of, above or still or QUANTILES[0])}; {_where(alone, others)}",
+        words=words,
     )
 
 
