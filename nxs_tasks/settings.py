@@ -132,7 +132,12 @@ class Settings:
         2.0, "× baseline", "tasks of a name take so much longer here than they did: unhealthy"
     )
     latency_least: float = knob(0.05, "s", "and by at least so much longer: less is noise")
-    health_runs: int = knob(20, "tasks", "fewest of a name in a minute that say how it goes here")
+    health_window: float = knob(
+        60.0,
+        "s",
+        "how tasks go is judged by what ended within it; five times as long where little runs",
+    )
+    health_runs: int = knob(20, "tasks", "fewest of a name that say how it goes here")
     deaf_beats: int = knob(
         4, "heartbeats", "consecutive ones of a worker that takes no work: it is a ZOMBIE"
     )
@@ -290,6 +295,12 @@ class Settings:
             self.migrate_hold,
             f"must not be below migrate_every ({self.migrate_every} s)",
         )
+        _require(
+            self.health_window <= _COUNTED_S,
+            "health_window",
+            self.health_window,
+            f"must not be above {_COUNTED_S:.0f} s: the fleet counts no further back",
+        )
         for name in ("gone_after", "silent_after"):
             _require(
                 getattr(self, name) > self.heartbeat_period,
@@ -325,6 +336,8 @@ class Settings:
         return Path(state_folder(self.state_dir))
 
 
+#: The fleet counts how tasks ended for so long, s.
+_COUNTED_S = 300.0
 _POSITIVE_UNITS = frozenset({"MB", "s", "ms", "days", "tasks", "heartbeats", "keys"})
 
 

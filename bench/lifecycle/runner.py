@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from bench.catalog import Run, Say
 from bench.figure import Figure
-from bench.lifecycle import leaders, rolling, zombies
+from bench.lifecycle import health, leaders, rolling, zombies
 
-SCENARIOS: tuple[Run, ...] = (leaders.run, zombies.run, rolling.run)
+SCENARIOS: tuple[Run, ...] = (health.run, leaders.run, zombies.run, rolling.run)
 
 
 def run(say: Say) -> Iterator[Figure]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.decision import Steal
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
+from nxs_tasks.model.state import State
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.checkpoints import Checkpoints
@@ -137,6 +138,10 @@ class Tenure:
     cordoned: str = ""
     #: Why the consumer is to lose its connection, so that Celery makes it anew; "" = it is not.
     lose: str = ""
+    #: Its state as the last heartbeat was told it.
+    state: State = State.JOINING
+    #: What is wrong with how tasks go here; "" = nothing is known to be.
+    unhealthy: str = ""
     #: What this process takes before there is a slot for it.
     ahead: Ahead = field(default_factory=Ahead)
     #: Called when the broker said that this process may have lost its place.

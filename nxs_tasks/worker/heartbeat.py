@@ -172,6 +172,7 @@ class Heartbeat(threading.Thread):
             last=last,
         )
         self._state, self._tenure.cordoned = confirmed.state, confirmed.cordoned
+        self._tenure.state = self._state
         self._note_answer()
         if self._state not in ENDED:
             self._lease.renew(epoch, sent_at)
@@ -251,6 +252,7 @@ class Heartbeat(threading.Thread):
             reserved=seen.reserved or None,
             keys=tuple(self._tenure.keys),
             kept=kept.token if kept is not None and full else "",
+            unhealthy=self._tenure.unhealthy,
             progress=self._tenure.progress(),
         )
 

@@ -96,8 +96,8 @@ class _Look:
         settings = self.settings
         fresh = seen["silent_s"] <= settings.longest_gap
         if instance.cordoned:
-            reason = f"cordoned {instance.cordoned}"
-            return [*self._release(instance, seen), self._answer(instance, None, reason, seen)]
+            # What waits for it is moved by `cordon.clear_cordoned`.
+            return [self._answer(instance, None, f"cordoned {instance.cordoned}", seen)]
         if instance.load.consuming is False and fresh:
             return self._deaf(instance, seen)
         if instance.state is State.DEGRADED:

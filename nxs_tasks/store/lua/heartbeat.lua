@@ -14,7 +14,8 @@
 -- ARGV[10] "1" if it tells of something unhealthy   ARGV[11] progress of a process not yet ready
 -- ARGV[12] "1" if its consumer takes no work   ARGV[13] token of what waits there for room
 --
--- Returns {1, state, consecutive beats, who has cordoned it and why, who drains it and why}, or {0, current epoch} if the epoch is no longer this one.
+-- Returns {1, state, consecutive beats, who has cordoned it and why, who drains it and why}, or
+-- {0, current epoch} if the epoch is no longer this one.
 
 local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'beat_at', 'beats', 'hour', 'ok',
   'failed', 'stopped', 'sick', 'well', 'progress',
