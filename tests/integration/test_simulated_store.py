@@ -116,8 +116,9 @@ class Both:
     def _move(self, name: str) -> tuple[Any, Any]:
         found = self._found(name)
         events = [e for s, e in TRANSITIONS if s is found["source"]]
-        likely = Event.CONFIRMED in events and self.rng.random() < 0.6
-        event = Event.CONFIRMED if likely else self.rng.choice(events)
+        if found["source"] is State.JOINING:
+            events += 3 * [Event.CONFIRMED, Event.JOIN_TIMED_OUT]
+        event = self.rng.choice(events)
         source = found["source"]
         move = Transition(
             **found, event=event, target=TRANSITIONS[source, event], loss=is_loss(source, event)
