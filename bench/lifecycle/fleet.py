@@ -15,6 +15,7 @@ from nxs_tasks.errors import Stale
 from nxs_tasks.model.decision import Decision, Nothing, Transition, Withhold
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.policy.fleet.observation import observe
 from nxs_tasks.settings import Settings, load
 
 SETTINGS = load({}, env={}).settings
@@ -145,11 +146,13 @@ class Fleet:
 
     def _look(self, at: float, acting_s: float) -> None:
         period = self.settings.lifecycle_period
-        since, gap = self.records.observe(at, LONGEST_PAUSE * period)
+        since, gap, believed = self.records.observe(at, LONGEST_PAUSE * period)
         if self._skip and self.records.is_quiet(at):
             return
         self.evaluated += 1
-        snapshot = self.records.snapshot(at, since, max(0.0, gap - period))
+        snapshot = self.records.snapshot(at, since, believed, max(0.0, gap - period))
+        if observe(snapshot, self.settings, at).suspect:
+            self.records.doubt()
         decisions = evaluate(snapshot, self.settings, at)
         if acting_s:
             for node in self.nodes.values():

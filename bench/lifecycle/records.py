@@ -106,6 +106,7 @@ class Records:
         self._longest_gap = settings.longest_gap
         self._epochs: dict[str, int] = {}
         self._observed: tuple[float, float] | None = None  # since, last
+        self._doubted, self._believed = False, 0.0
 
     # what a process writes
 
@@ -160,13 +161,19 @@ class Records:
 
     # what the control plane writes
 
-    def observe(self, at: float, longest_pause_s: float) -> tuple[float, float]:
-        """`observe.lua`: since when it is looked at without a break, and how long ago it was."""
+    def observe(self, at: float, longest_pause_s: float) -> tuple[float, float, float]:
+        """`observe.lua`: since when without a break, how long ago the last was, believed since."""
         since, last = self._observed or (at, at)
         if at - last > longest_pause_s:
             since = at
+        if self._doubted:
+            self._believed, self._doubted = at, False
         self._observed = since, at
-        return since, at - last
+        return since, at - last, self._believed
+
+    def doubt(self) -> None:
+        """`FleetStore.doubt`."""
+        self._doubted = True
 
     def apply(self, at: float, decision: Decision) -> None:
         """Carry out a decision. Raises `Stale`."""
@@ -203,7 +210,11 @@ class Records:
     # looking
 
     def snapshot(
-        self, at: float, observed_since: float | None = None, late_s: float = 0.0
+        self,
+        at: float,
+        observed_since: float | None = None,
+        believed_since: float | None = None,
+        late_s: float = 0.0,
     ) -> Snapshot:
         """The fleet now."""
         count = self.connections.get
@@ -216,25 +227,34 @@ class Records:
             shared_depth=0,
             server_started_at=self.server_started_at,
             observed_since=observed_since,
+            believed_since=believed_since,
             late_s=late_s,
         )
 
     def is_quiet(self, at: float) -> bool:
-        """Whether the policy can decide nothing but `Nothing`, whatever it thinks of the observer.
+        """Whether the policy can decide nothing but `Nothing`, and does not doubt its observer.
 
         It need not be asked then. A test asks it all the same, and gets the same history.
         """
-        return all(self._is_quiet(record, at, name) for name, record in self.by_name.items())
-
-    def _is_quiet(self, record: Record, at: float, name: str) -> bool:
-        settings, losses = self.settings, record.losses
-        if record.state is State.ACTIVE:
-            patience = settings.zombie_after if self.connections.get(name) else settings.gone_after
-            heard = record.since if record.beat_at is None else record.beat_at
-            if at - heard > patience or record.sick or record.deaf:
+        settings, connections = self.settings, self.connections.get
+        overdue = expected = 0
+        for name, record in self.by_name.items():
+            if record.level or self._lost_often(record, at):
                 return False
-        elif record.state not in ENDED or at - record.since > settings.gone_kept:
-            return False
-        few = settings.flap_losses
-        lately = len(losses) > few and at - losses[-1 - few] <= settings.flap_window
-        return not record.level and not lately
+            if record.state is State.ACTIVE:
+                heard = record.since if record.beat_at is None else record.beat_at
+                silent, connected = at - heard, connections(name)
+                expected += 1
+                if silent > settings.heartbeat_period:
+                    overdue += silent > settings.gone_after or not connected
+                    if silent > (settings.zombie_after if connected else settings.gone_after):
+                        return False
+                if record.sick or record.deaf:
+                    return False
+            elif record.state not in ENDED or at - record.since > settings.gone_kept:
+                return False
+        return overdue <= settings.mass_silence * expected
+
+    def _lost_often(self, record: Record, at: float) -> bool:
+        few, losses = self.settings.flap_losses, record.losses
+        return len(losses) > few and at - losses[-1 - few] <= self.settings.flap_window

@@ -53,7 +53,7 @@ class Both:
         self.now = round(self.now + self.rng.choice((0.5, 4.0, 9.0, 20.0, 400.0)), 3)
         name = self.rng.choice(NAMES)
         kinds = ("join", "return", "beat", "beat", "beat", "beat", "move", "move", "withhold")
-        kind = self.rng.choice((*kinds, "forget", "observe"))
+        kind = self.rng.choice((*kinds, "forget", "observe", "doubt"))
         real, simulated = (self._try(kind, name, here) for here in self._choose(kind, name))
         assert real == simulated, kind
         return kind, str(real)
@@ -151,7 +151,7 @@ class Both:
         return act, lambda: self.simulated.apply(self.now, decision)
 
     def _observe(self, name: str) -> tuple[Any, Any]:
-        def rounded(seen: tuple[float, float]) -> list[float]:
+        def rounded(seen: tuple[float, ...]) -> list[float]:
             return [round(seconds, 3) for seconds in seen]
 
         simulated = self.simulated
@@ -159,6 +159,9 @@ class Both:
             lambda: rounded(self.real.observe(15.0)),
             lambda: rounded(simulated.observe(self.now, 15.0)),
         )
+
+    def _doubt(self, name: str) -> tuple[Any, Any]:
+        return self.real.doubt, self.simulated.doubt
 
     # what both hold
 
