@@ -47,8 +47,8 @@ def zipf(rng: Random) -> float:
 class Node:
     """Advances to a time by itself: nodes meet in the store alone, and there at ticks only.
 
-    It beats as `worker.heartbeat` does: a period after the answer to the last one; a heartbeat that
-    is lost is given up after `broker_timeout`, and then a period passes too.
+    It beats as `worker.heartbeat` does: a period after the answer to the last one. A heartbeat that
+    is lost is given up after `broker_timeout`, and the next one comes `join_period` later.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Node:
             return
         settings, rng, records, name = self._settings, self._rng, self._records, self.name
         if not self._reachable or (self._loss and rng.random() < self._loss):
-            self._beats_at = at + settings.broker_timeout + self._period
+            self._beats_at = at + settings.broker_timeout + settings.join_period
             return
         state = records.heartbeat(at, name, self.epoch, self.load(at))
         if state is not State.ACTIVE or self._state is not state or self._leaving:
