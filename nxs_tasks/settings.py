@@ -109,7 +109,7 @@ class Settings:
 
     heartbeat_period: float = knob(5.0, "s", "how often an instance says how it is")
     join_period: float = knob(
-        1.0, "s", "heartbeats while JOINING: three of them take 3 s, and no 15"
+        1.0, "s", "heartbeats while JOINING, or after one that failed: three take 3 s, and no 15"
     )
     join_beats: int = knob(3, "heartbeats", "consecutive ones that make an instance ACTIVE")
     recover_beats: int = knob(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from bench.lifecycle import faults
+from bench.lifecycle import mischief
 from bench.placement.naps import make, nap_of
 from nxs_tasks import Fleet
 

@@ -23,6 +23,7 @@ from nxs_tasks.model.record import Record, TickRecord
 from nxs_tasks.model.shelf import PARKED
 from nxs_tasks.policy.fleet.cordon import clear_cordoned
 from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.policy.fleet.observation import observe
 from nxs_tasks.policy.fleet.parked import unpark
 from nxs_tasks.policy.fleet.rescue import rescue
 from nxs_tasks.runtime import Runtime
@@ -42,10 +43,15 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
     """
     store = runtime.store()
     period = runtime.settings.lifecycle_period
-    since, gap = store.observe(LONGEST_PAUSE * period)
+    since, gap, believed = store.observe(LONGEST_PAUSE * period)
     snapshot = replace(
-        store.snapshot(full=True), observed_since=since, late_s=max(0.0, gap - period)
+        store.snapshot(full=True),
+        observed_since=since,
+        believed_since=believed,
+        late_s=max(0.0, gap - period),
     )
+    if observe(snapshot, runtime.settings, snapshot.taken_at).suspect:
+        store.doubt()
     decisions = evaluate(snapshot, runtime.settings, snapshot.taken_at)
     known = {i.id: i.verdict for i in snapshot.instances}
     outcomes = apply_all(

@@ -240,12 +240,18 @@ class FleetStore:
         split = sorted(text.rsplit(":", 2) for text in found)
         return tuple(Holder(instance=i, epoch=int(e), held=int(held)) for i, e, held in split)
 
-    def observe(self, longest_pause_s: float) -> tuple[float, float]:
+    def observe(self, longest_pause_s: float) -> tuple[float, float, float]:
         """Note a look at the fleet; returns since when it is looked at without a break (server
-        time, s), and how long ago the last look was (s).
+        time, s), how long ago the last look was (s), and since when what is seen is believed
+        (server time, s; 0 = it always was).
         """
-        since, gap = self.call("observe", [self.keys.observation()], [longest_pause_s])
-        return float(since), float(gap)
+        since, gap, believed = self.call("observe", [self.keys.observation()], [longest_pause_s])
+        return float(since), float(gap), float(believed)
+
+    def doubt(self) -> None:
+        """What the last look saw proves nothing: time-outs count from the next look."""
+        with explained(self.url):
+            self.client.hset(self.keys.observation(), "doubted", 1)
 
     def observed(self, longest_pause_s: float) -> tuple[float, float]:
         """The same without a look, for who acts between two."""

@@ -1,7 +1,9 @@
 """The heartbeat of one instance: a thread of its own with a connection of its own.
 
 A thread, because a synchronous client on the event loop would freeze the worker for as long as a
-frozen broker does. When the broker is away it goes on trying; when it is back it resumes.
+frozen broker does. When the broker is away it goes on trying; when it is back it resumes. It does
+not wait a whole period for that: an answer that does not come has cost some seconds already, and
+with few more such the instance would be taken for a ZOMBIE.
 
 It is also how a process learns that the fleet has given it up. Taken for a ZOMBIE, it still holds
 what it holds, and announces itself again, unless its consumer takes no work: then that is why, and
@@ -257,8 +259,8 @@ class Heartbeat(threading.Thread):
         )
 
     def _period(self) -> float:
-        joining = self._state is State.JOINING
-        return self._settings.join_period if joining else self._settings.heartbeat_period
+        soon = self._failing or self._state is State.JOINING
+        return self._settings.join_period if soon else self._settings.heartbeat_period
 
     def _recover(self, error: Stale, last: bool) -> None:
         if last:

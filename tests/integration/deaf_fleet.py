@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.lifecycle import faults
+from bench.lifecycle import mischief
 from tests.integration.shop_fleet import app
 
 __all__ = ["app", "faults"]

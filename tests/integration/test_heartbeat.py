@@ -203,6 +203,17 @@ class TestOutage:
             assert worker.record.beats == before.beats + 2
             assert worker.record.epoch == worker.epoch
 
+    def test_a_heartbeat_that_failed_is_tried_again_soon(self, own_server: Server) -> None:
+        worker = Worker(own_server.url, join_period=0.5)
+        worker.move(State.JOINING, State.ACTIVE)
+        worker.heartbeat.beat_safely()
+        own_server.kill()
+        worker.heartbeat.beat_safely()
+        assert worker.heartbeat._period() == 0.5
+        own_server.start()
+        worker.heartbeat.beat_safely()
+        assert worker.heartbeat._period() == 5.0
+
     def test_a_single_beat_raises(self, own_server: Server) -> None:
         worker = Worker(own_server.url)
         own_server.kill()

@@ -196,7 +196,7 @@ class _Look:
 
     def _evidence(self, instance: Instance) -> dict[str, Any]:
         return {
-            "silent_s": round(silence(instance, self.snapshot, self.observation.now), 1),
+            "silent_s": round(silence(instance, self.snapshot, self.observation), 1),
             "beats": instance.beats,
             "connections": instance.connections,
             "held": instance.inflight,
