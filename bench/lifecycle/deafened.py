@@ -1,4 +1,4 @@
-"""The app whose workers are made deaf: a task that sleeps, and the faults of `faults`.
+"""The app whose workers are made deaf: a task that sleeps, and the faults of `mischief`.
 
 Run in a process of its own: BENCH_BROKER is its server.
 """
@@ -11,7 +11,7 @@ from bench.lifecycle import mischief
 from bench.placement.naps import make, nap_of
 from nxs_tasks import Fleet
 
-__all__ = ["app", "faults", "fleet", "nap"]
+__all__ = ["app", "fleet", "mischief", "nap"]
 
 app = make(os.environ["BENCH_BROKER"], "NXS")
 nap = nap_of(app)

@@ -5,4 +5,4 @@ from __future__ import annotations
 from bench.lifecycle import mischief
 from tests.integration.shop_fleet import app
 
-__all__ = ["app", "faults"]
+__all__ = ["app", "mischief"]
