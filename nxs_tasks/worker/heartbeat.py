@@ -27,6 +27,7 @@ from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.queues import Queues
 from nxs_tasks.transport.tenure import Tenure
+from nxs_tasks.worker.alarm import Alarm
 from nxs_tasks.worker.consumption import Consumption
 from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.tally import Tally
@@ -88,7 +89,7 @@ class Heartbeat(threading.Thread):
         self._replaced = False
         self._leaving = ""
         self._over = threading.Event()
-        self._woken = threading.Event()
+        self._woken = Alarm()
         self._left = threading.Event()
 
     def run(self) -> None:
