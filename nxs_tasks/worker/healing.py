@@ -72,7 +72,6 @@ class Healing:
         self._since: float | None = None
         self._well_since: float | None = None
         self._last: Remedy | None = None
-        self._told = ""
 
     def look(self, now: float) -> Consumption:
         """What the consumer does now, as the fleet is told; `now` is monotonic, s.
@@ -92,6 +91,8 @@ class Healing:
         Between the end of a task that was long and the next question there is an instant.
         """
         seen = [self._read(now)]
+        if not (self._served and remedies.runs(self._worker)):
+            return seen[0]
 
         def is_doubtful() -> bool:
             return seen[-1].consuming is False and self._since is None
