@@ -101,6 +101,7 @@ class Beats:
     def _start_one(self) -> None:
         self._started += 1
         log = self._folder / f"beat-{self._started}.log"
+        log.touch()
         argv = ["beat", "--pidfile=", "-l", "INFO"]
         pid = self._forks.fork("chaos.forkserver:run_celery", [argv], log)
         self._logs[pid] = log
@@ -179,11 +180,13 @@ class Beats:
         if not wait_until(goes_on, PATIENCE_S, 0.05):
             raise BenchError(f"{self.side}: no tick comes any more, see {self._folder}")
 
-    def run(self, strikes: int, say: Say) -> None:
-        """The whole life of this side."""
+    def run(self, strikes: int, say: Say, given_up: threading.Event) -> None:
+        """The whole life of this side, unless the other one fails."""
         try:
             self.start()
             for number in range(strikes):
+                if given_up.is_set():
+                    return
                 self.strike(number)
                 say(f"{self.side}: leader {number + 1} of {strikes} is struck")
             self.calm_down()
@@ -210,6 +213,7 @@ def run(say: Say, strikes: int = STRIKES) -> Iterator[Figure]:
 def _all(sides: Sequence[str], strikes: int, say: Say) -> list[Beats]:
     """Both sides at the same time: what disturbs the machine disturbs both."""
     failures: list[BaseException] = []
+    given_up = threading.Event()
     with ExitStack() as stack:
         done = []
         for side in sides:
@@ -219,9 +223,10 @@ def _all(sides: Sequence[str], strikes: int, say: Say) -> list[Beats]:
 
         def live(beats: Beats) -> None:
             try:
-                beats.run(strikes, say)
+                beats.run(strikes, say, given_up)
             except Exception as error:
                 failures.append(error)
+                given_up.set()
                 raise
 
         threads = [threading.Thread(target=live, args=(beats,), daemon=True) for beats in done]
