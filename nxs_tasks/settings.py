@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from nxs_tasks.errors import SettingError
+from nxs_tasks.folders import state_folder
 
 log = logging.getLogger(__name__)
 
 ENV_PREFIX = "NXS_"
+#: Times in `heal_after`: one for each `nxs_tasks.model.healing.Remedy`.
+HEAL_STEPS = 5
 #: Read by the command line and the ready-made app, before there is a Fleet: not settings.
 ENV_RESERVED = frozenset({"NXS_APP", "NXS_BROKER_URL", "NXS_RESULT_BACKEND"})
 
@@ -106,7 +109,7 @@ class Settings:
 
     heartbeat_period: float = knob(5.0, "s", "how often an instance says how it is")
     join_period: float = knob(
-        1.0, "s", "heartbeats while JOINING: three of them take 3 s, and no 15"
+        1.0, "s", "heartbeats while JOINING, or after one that failed: three take 3 s, and no 15"
     )
     join_beats: int = knob(3, "heartbeats", "consecutive ones that make an instance ACTIVE")
     recover_beats: int = knob(
@@ -129,9 +132,20 @@ class Settings:
         2.0, "× baseline", "tasks of a name take so much longer here than they did: unhealthy"
     )
     latency_least: float = knob(0.05, "s", "and by at least so much longer: less is noise")
-    health_runs: int = knob(20, "tasks", "fewest of a name in a minute that say how it goes here")
+    health_window: float = knob(
+        60.0,
+        "s",
+        "how tasks go is judged by what ended within it; five times as long where little runs",
+    )
+    health_runs: int = knob(20, "tasks", "fewest of a name that say how it goes here")
     deaf_beats: int = knob(
         4, "heartbeats", "consecutive ones of a worker that takes no work: it is a ZOMBIE"
+    )
+    heal_after: str = knob(
+        "5,10,20,30,50",
+        "list",
+        "for so many s its consumer takes no work: the worker consumes anew, connects anew, "
+        "restarts its pool, ends, and ends at once",
     )
     flap_losses: int = knob(
         3, "times", "an instance lost unplanned more often within flap_window is withheld"
@@ -243,6 +257,12 @@ class Settings:
             self.flap_back_off,
             "must be seconds, none below the one before, such as 60,300,900",
         )
+        _require(
+            _rises(self.heal_after) and len(self.heals_after) == HEAL_STEPS,
+            "heal_after",
+            self.heal_after,
+            f"must be {HEAL_STEPS} times in s, none below the one before, such as 5,10,20,30,50",
+        )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
             value = getattr(self, f.name)
@@ -275,6 +295,12 @@ class Settings:
             self.migrate_hold,
             f"must not be below migrate_every ({self.migrate_every} s)",
         )
+        _require(
+            self.health_window <= _COUNTED_S,
+            "health_window",
+            self.health_window,
+            f"must not be above {_COUNTED_S:.0f} s: the fleet counts no further back",
+        )
         for name in ("gone_after", "silent_after"):
             _require(
                 getattr(self, name) > self.heartbeat_period,
@@ -290,6 +316,11 @@ class Settings:
         return tuple(float(part) for part in self.flap_back_off.split(","))
 
     @property
+    def heals_after(self) -> tuple[float, ...]:
+        """`heal_after` as numbers, s."""
+        return tuple(float(part) for part in self.heal_after.split(","))
+
+    @property
     def longest_gap(self) -> float:
         """Between two heartbeats that still count as consecutive, s: one may be late."""
         return 2 * self.heartbeat_period
@@ -302,12 +333,11 @@ class Settings:
     @property
     def state_path(self) -> Path:
         """The state directory as a path (not created)."""
-        if self.state_dir:
-            return Path(self.state_dir).expanduser()
-        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(base).expanduser() / "nxs"
+        return Path(state_folder(self.state_dir))
 
 
+#: The fleet counts how tasks ended for so long, s.
+_COUNTED_S = 300.0
 _POSITIVE_UNITS = frozenset({"MB", "s", "ms", "days", "tasks", "heartbeats", "keys"})
 
 

@@ -9,8 +9,9 @@ from bench.sim.loop import EPOCH_S
 from bench.sim.machine import Machine
 from bench.sim.work import Job
 from nxs_tasks.model.decision import Eject
+from nxs_tasks.model.runs import Runs
 from nxs_tasks.model.state import State
-from nxs_tasks.policy.fleet.ejection import Failing, Runs, judge
+from nxs_tasks.policy.fleet.ejection import Failing, judge
 
 #: Ends are counted by periods of so long, and compared for so long back, s.
 PERIOD_S, WINDOW_S = 5.0, 60.0

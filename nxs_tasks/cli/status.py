@@ -64,7 +64,9 @@ class Row:
     succeeded: int
     failed: int
     no_new_work: str  # why it gets none; "" if it does
+    unhealthy: str  # what is wrong with how tasks go there; "" = nothing is known to be
     verdict: str  # the last decision of the state machine
+    cordoned: str  # who has taken it out of service and why; "" = nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,9 @@ def _row(instance: Instance, snapshot: Snapshot, runtime: Runtime, queues: Queue
         succeeded=instance.succeeded,
         failed=instance.failed,
         no_new_work=unready(instance, snapshot, runtime.settings),
+        unhealthy="" if ended else instance.load.unhealthy,
         verdict=instance.verdict,
+        cordoned=instance.cordoned,
     )
 
 
@@ -169,6 +173,12 @@ def _notes(
         for row in rows
         if row.state is State.ACTIVE and row.no_new_work
     ]
+    notes += [
+        f"{row.instance} is cordoned {row.cordoned}"
+        for row in rows
+        if row.state is not State.ACTIVE and row.cordoned
+    ]
+    notes += [f"{row.instance} is unwell: {row.unhealthy}" for row in rows if row.unhealthy]
     return notes
 
 

@@ -1,19 +1,23 @@
-"""How tasks ended in the last minutes, by name: what ejections are judged by."""
+"""How tasks ended in the last minutes, by name: what ejections and health are judged by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nxs_tasks.errors import Stale
 from nxs_tasks.model.decision import Eject
-from nxs_tasks.policy.fleet.ejection import Runs
+from nxs_tasks.model.runs import Runs
 from nxs_tasks.store.store import FleetStore
 
 #: Ends are counted by periods of so long, s, which are kept for so long, s.
-PERIOD_S, KEPT_S = 5, 120
+PERIOD_S, KEPT_S = 5, 320
 #: Nobody looks back further than this, s.
-FARTHEST_S = 90.0
+FARTHEST_S = 300.0
+#: Ranks are counted in thousandths, as whole numbers.
+RANK = 1000
+#: What is counted of each name: successes, failures, ranks and how many have one.
+KINDS = 4
 #: Share of the fleet that may be ejected at a time; one instance always may.
 MOST_EJECTED = 0.1
 
@@ -37,9 +41,13 @@ class RecentRuns:
     def __init__(self, store: FleetStore) -> None:
         self._store = store
 
-    def report(self, instance: str, runs: Iterable[tuple[str, int, int]]) -> None:
-        """Add, for each name, how many tasks succeeded and failed at an instance."""
-        told = [part for run in runs for part in run]
+    def report(self, instance: str, runs: Mapping[str, Runs]) -> None:
+        """Add, for each name, how tasks have ended at an instance since the last report."""
+        told = [
+            part
+            for name, ran in runs.items()
+            for part in (name, ran.succeeded, ran.failed, ran.ranked, round(RANK * ran.ranks))
+        ]
         if told:
             self._store.call("report", self._periods(instance), [PERIOD_S, KEPT_S, *told])
 
@@ -49,9 +57,12 @@ class RecentRuns:
         now, *counts = self._store.call("recent", self._periods(instance), [PERIOD_S, *asked])
         here, elsewhere = {}, {}
         for n, name in enumerate(back_s):
-            all_ok, all_failed, ok, failed = map(int, counts[4 * n : 4 * n + 4])
-            here[name] = Runs(max(0, ok), max(0, failed))
-            elsewhere[name] = Runs(max(0, all_ok - ok), max(0, all_failed - failed))
+            at = 2 * KINDS * n
+            fleet, mine = (
+                [int(count) for count in counts[i : i + KINDS]] for i in (at, at + KINDS)
+            )
+            here[name] = _runs(mine)
+            elsewhere[name] = _runs([all_ - own for all_, own in zip(fleet, mine, strict=True)])
         return Recent(float(now), here, elsewhere)
 
     def eject(self, decision: Eject) -> float:
@@ -79,3 +90,8 @@ class RecentRuns:
 
     def _periods(self, instance: str) -> list[str]:
         return [self._store.keys.runs(""), self._store.keys.runs(instance)]
+
+
+def _runs(counts: list[int]) -> Runs:
+    succeeded, failed, ranked, ranks = (max(0, count) for count in counts)
+    return Runs(succeeded, failed, ranked, ranks / RANK)

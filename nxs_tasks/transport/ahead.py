@@ -104,7 +104,8 @@ class AheadMixin:
         tenure = self.nxs_tenure
         if tenure is None or not self._claims or self._in_poll or self._asks_ahead:
             return
-        if tenure.kept is not None or tenure.suspended or self.qos.can_consume():
+        ready = tenure.kept is None and not tenure.suspended and not tenure.progress()
+        if not ready or self.qos.can_consume():
             return
         slots = tenure.ahead.wanted()
         sock = getattr(self.client.connection, "_sock", None)

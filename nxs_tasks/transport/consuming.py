@@ -194,6 +194,13 @@ class ClaimingMixin(AheadMixin):
         if self._waits_until is not None and SYSTEM.monotonic() >= self._waits_until:
             self._in_poll = self._waits_until = None
 
+    def lose_connection_if_wanted(self) -> None:
+        """Raises a connection error if that is wanted: Celery's consumer then connects anew."""
+        tenure = self.nxs_tenure
+        if tenure is not None and self._claims and tenure.lose:
+            reason, tenure.lose = tenure.lose, ""
+            raise ConnectionResetError(reason)
+
     # being answered
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -308,7 +315,8 @@ class ClaimingMixin(AheadMixin):
                 tenure.kept = replace(kept, until=None)
                 tenure.on_kept()
             return False
-        tenure.kept = None
+        if tenure.take_kept() is not kept:
+            return True  # it was given to another instance in this moment
         if kept.until is None:
             tenure.on_kept()
         else:

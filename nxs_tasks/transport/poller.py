@@ -6,13 +6,20 @@ from typing import Any
 
 from kombu.transport import redis as kombu_redis
 
+from nxs_tasks.clock import SYSTEM
+
 
 class ClaimingPoller(kombu_redis.MultiChannelPoller):
     """kombu's poller, for channels whose connection may also bring notices."""
 
+    #: When the event loop came round last, monotonic, s; None if it has not yet.
+    turned: float | None = None
+
     def on_poll_start(self) -> None:
         """Before each wait: whoever has waited long enough asks again."""
+        self.turned = SYSTEM.monotonic()
         for channel in self._channels:
+            channel.lose_connection_if_wanted()
             channel.ask_again_if_due()
             channel.give_back_if_late()
         super().on_poll_start()
@@ -21,6 +28,7 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait without an event loop, and no longer than until somebody is to ask again."""
+        self.turned = SYSTEM.monotonic()
         waits = [timeout]
         for channel in self._channels:
             waits += [channel.waits_s(), channel.ahead_waits_s()]

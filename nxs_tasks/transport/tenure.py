@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from nxs_tasks.errors import BrokerError, Stale
 from nxs_tasks.model.decision import Steal
 from nxs_tasks.model.shelf import QUARANTINE, Shelved
+from nxs_tasks.model.state import State
 from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.checkpoints import Checkpoints
@@ -95,6 +96,7 @@ class Ending:
     lost: bool = False  # requeued because the pool process that ran it died
     stray: bool = False  # requeued because this process never had it in its hands
     ahead: bool = False  # requeued because it was taken ahead: it goes back to where it was
+    to: str = ""  # requeued for this instance
     unique_key: str = ""
     task_id: str = ""
     age: int = 0
@@ -132,10 +134,16 @@ class Tenure:
     progress: Callable[[], str] = lambda: ""
     #: Whether nothing is to be taken until it is known whose fault some failures are.
     suspended: bool = False
+    #: Who has taken this instance out of service, and why, as of the last heartbeat; "" = nobody.
+    cordoned: str = ""
+    #: Why the consumer is to lose its connection, so that Celery makes it anew; "" = it is not.
+    lose: str = ""
+    #: Its state as the last heartbeat was told it.
+    state: State = State.JOINING
+    #: What is wrong with how tasks go here; "" = nothing is known to be.
+    unhealthy: str = ""
     #: What this process takes before there is a slot for it.
     ahead: Ahead = field(default_factory=Ahead)
-    #: A message that waits here until there is room for it, or was taken ahead.
-    kept: Claimed | None = None
     #: Called when the broker said that this process may have lost its place.
     on_displaced: Callable[[], None] = lambda: None
     #: Called when a message is kept because there is no room, or is kept no more.
@@ -158,6 +166,8 @@ class Tenure:
     asked: str = ""
     #: Acknowledgements that came too late, in all.
     refused: int = 0
+    #: None or one message that waits here: see `kept`. Of two threads that take it, one gets it.
+    _kept: deque[Claimed] = field(default_factory=deque)
     _ended: set[str] = field(default_factory=set)
     _telling: set[str] = field(default_factory=set)
     #: From a start of its own: a server that has lost its data gives out the same epoch again.
@@ -169,6 +179,25 @@ class Tenure:
     def inflight(self) -> Inflight:
         """What processes hold."""
         return Inflight(self.store)
+
+    @property
+    def kept(self) -> Claimed | None:
+        """A message that waits here until there is room for it, or was taken ahead."""
+        with suppress(IndexError):
+            return self._kept[0]
+        return None
+
+    @kept.setter
+    def kept(self, claimed: Claimed | None) -> None:
+        self._kept.clear()
+        if claimed is not None:
+            self._kept.append(claimed)
+
+    def take_kept(self) -> Claimed | None:
+        """It waits here no more, and the caller alone decides what becomes of it."""
+        with suppress(IndexError):
+            return self._kept.popleft()
+        return None
 
     def next_token(self) -> Token:
         """A name for the next delivery to this process."""
@@ -238,11 +267,19 @@ class Tenure:
 
     def give_back_kept(self, *, leaving: bool = False) -> None:
         """Give back what is kept: to where it was, or to others if this process is `leaving`."""
-        kept, self.kept = self.kept, None
+        kept = self.take_kept()
         if kept is not None:
             self.settle(Ending(kept.token, requeue=True, stray=leaving, ahead=not leaving))
             # So that those who look for work hear how many wait here.
             self.on_kept()
+
+    def send_kept(self, instance: str) -> bool:
+        """Give what is kept to an instance that has room for it; False if it began meanwhile."""
+        kept = self.take_kept()
+        if kept is not None:
+            self.settle(Ending(kept.token, requeue=True, stray=True, to=instance))
+            self.on_kept()
+        return kept is not None
 
     def settle(self, ending: Ending) -> None:
         """Tell the broker how a message ended; kept for later if it does not answer."""
@@ -319,6 +356,9 @@ class Tenure:
         return bool(back.to_queues or back.to_quarantine)
 
     def _way(self, ending: Ending) -> Callable[[str, str], str]:
+        if ending.to:
+            own = self.store.keys.own_queue(ending.to)
+            return lambda task, queue: own
         if ending.ahead:
             return lambda task, queue: queue
         if not ending.moves:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nxs_tasks.clock import SYSTEM
 from nxs_tasks.errors import NxsError, Stale
 from nxs_tasks.model.decision import Eject, Nothing, Transition
+from nxs_tasks.model.runs import Runs
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.ejection import Failing, judge
 from nxs_tasks.policy.fleet.transitions import next_state
@@ -22,12 +23,15 @@ from nxs_tasks.settings import Settings
 from nxs_tasks.store import FleetStore
 from nxs_tasks.store.runs import RecentRuns
 from nxs_tasks.transport.tenure import Tenure
+from nxs_tasks.worker.health import Health
 from nxs_tasks.worker.tally import Ran, Tally
 
 log = logging.getLogger(__name__)
 
 #: What ended in so long is compared, s.
 WINDOW_S = 60.0
+#: And nothing that ended longer ago, s.
+FARTHEST_S = 90.0
 #: So much longer than the period of heartbeats others have to tell how their tasks end, s.
 SETTLING_S = 1.0
 #: For so long a name that fails elsewhere too suspends nothing, s.
@@ -44,6 +48,7 @@ class Ejecting(threading.Thread):
         self._tenure = tenure
         self._tally = tally
         self._settings = settings
+        self._health = Health(settings, SYSTEM.monotonic())
         self._over = threading.Event()
         self._wanted = threading.Event()
         #: Names that are no fault of this instance, and since when, monotonic, s.
@@ -84,6 +89,7 @@ class Ejecting(threading.Thread):
         try:
             self.look()
         except NxsError as error:
+            self._health.interrupt()
             log.debug("how tasks end is not compared with others: %s", error)
         except Exception:
             # A worker that is suspended for ever would be noticed by nobody.
@@ -98,24 +104,27 @@ class Ejecting(threading.Thread):
             log.debug("how tasks end is told later: %s", error)
 
     def _report(self) -> Mapping[str, Ran]:
-        taken = self._tally.take()
-        told = [(name, ran.succeeded, ran.failed) for name, ran in taken.items()]
+        taken, now = self._tally.take(), SYSTEM.monotonic()
         try:
-            self._runs.report(self._tenure.instance, told)
+            self._runs.report(self._tenure.instance, self._health.told(taken))
         except NxsError:
             self._tally.put_back(taken)
+            self._health.interrupt()
             raise
+        self._health.add(taken, now)
         return taken
 
     def look(self) -> Eject | Nothing | None:
         """Report and judge; None if nothing failed. Raises `BrokerError`."""
         tenure, now = self._tenure, SYSTEM.monotonic()
         failed = {name for name, ran in self._report().items() if ran.failed > 0}
+        tenure.unhealthy = self._health.look(tenure.state, self._elsewhere, now)
         rows = {name: (row.count, now - row.since) for name, row in self._tally.rows.copy().items()}
         tail = tuple(self._tally.tail)
         if not failed and not rows:
             return None
-        since = self._runs.recent(tenure.instance, {name: s for name, (_, s) in rows.items()})
+        back_s = {name: min(s, FARTHEST_S) for name, (_, s) in rows.items()}
+        since = self._runs.recent(tenure.instance, back_s)
         lately = self._runs.recent(tenure.instance, dict.fromkeys(sorted(failed), WINDOW_S))
         mine = self._store.snapshot(longest=0, also=tenure.instance).get(tenure.instance)
         if mine is None or mine.epoch != tenure.epoch:
@@ -134,6 +143,9 @@ class Ejecting(threading.Thread):
         else:
             self._trust(failing, decision.reason)
         return decision
+
+    def _elsewhere(self, names: Sequence[str], back_s: float) -> Mapping[str, Runs]:
+        return self._runs.recent(self._tenure.instance, dict.fromkeys(names, back_s)).elsewhere
 
     def _trust(self, failing: Failing, reason: str) -> None:
         least = self._settings.eject_failures

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -17,6 +17,7 @@ from celery.exceptions import Ignore, Reject, Retry, Terminated
 from celery.utils.imports import symbol_by_name
 
 from nxs_tasks.clock import SYSTEM
+from nxs_tasks.model.durations import Durations
 
 #: Ends of a task that say nothing about the instance.
 NEITHER = (Ignore, Reject, Retry, Terminated)
@@ -43,6 +44,19 @@ class Ran:
 
     succeeded: int = 0
     failed: int = 0
+    #: How long those took that succeeded and do not acknowledge early.
+    took: Durations = field(default_factory=Durations, compare=False)
+
+    @property
+    def all(self) -> int:
+        """How many ended."""
+        return self.succeeded + self.failed
+
+    def add(self, other: Ran) -> None:
+        """All of the other's too."""
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.took.merge(other.took)
 
 
 class Tally:
@@ -74,9 +88,11 @@ class Tally:
         That is one which acknowledges early. It says nothing about a row of failures.
         """
         self.succeeded += 1
-        self._ran.setdefault(task, Ran()).succeeded += 1
+        ran = self._ran.setdefault(task, Ran())
+        ran.succeeded += 1
         if seconds is None:
             return
+        ran.took.add(seconds)
         self.rows.pop(task, None)
         self.tail.clear()
         self.mean_s = _moved(self.mean_s, seconds)
@@ -103,9 +119,7 @@ class Tally:
     def put_back(self, taken: Mapping[str, Ran]) -> None:
         """Count again what was taken and could not be told."""
         for task, ran in taken.items():
-            counted = self._ran.setdefault(task, Ran())
-            counted.succeeded += ran.succeeded
-            counted.failed += ran.failed
+            self._ran.setdefault(task, Ran()).add(ran)
 
     def forget_rows(self) -> None:
         """Begin anew: what failed until now has been judged."""

@@ -292,7 +292,14 @@ class TestFence:
         assert process.ask() == [DISPLACED, ""]
         assert everything(store) == before
 
-    @pytest.mark.parametrize("state", LIVING)
+    def test_who_leaves_is_given_nothing_more(self, store: FleetStore) -> None:
+        process = Process(store)
+        process.is_now(State.LEAVING)
+        self.fill(store)
+        assert process.ask() == [NOTHING, -1]
+        assert process.held() == {}
+
+    @pytest.mark.parametrize("state", [s for s in LIVING if s is not State.LEAVING])
     def test_all_others_are_given_work(self, store: FleetStore, state: State) -> None:
         process = Process(store)
         process.is_now(state)

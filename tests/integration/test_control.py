@@ -212,6 +212,32 @@ class TestLifecycle(Lives):
         assert acted(jobs.lifecycle(runtime)) == []
         assert {i.state for i in runtime.store().snapshot().instances} == {State.ACTIVE}
 
+    def test_after_a_silence_of_most_the_last_get_time_to_be_heard(self, runtime: Runtime) -> None:
+        store = runtime.store()
+        epochs = {name: add_instance(store, name) for name in ("w1", "w2", "w3", "w4")}
+        for name in epochs:
+            self.silence(store, name)
+        assert acted(jobs.lifecycle(runtime)) == []
+        assert "4 of 4 instances are silent at once" in look(runtime).verdict
+        for name in ("w2", "w3", "w4"):
+            beat(store, name, epochs[name], slots=2, consuming=True)
+        assert acted(jobs.lifecycle(runtime)) == [], "w1 is the last that is heard again"
+        key = store.keys.observation()
+        store.client.hset(key, "believed", float(store.client.hget(key, "believed") or 0) - 20.0)
+        assert acted(jobs.lifecycle(runtime)) == [GONE, RESCUED]
+
+    @pytest.mark.parametrize("step", [600.0, -600.0])
+    def test_the_observer_s_own_clock_condemns_nobody(self, runtime: Runtime, step: float) -> None:
+        clock = runtime.clock = FakeClock(runtime.store().now())
+        add_instance(runtime.store(), "w1")
+        for _ in range(3):
+            jobs.run_job(runtime, "lifecycle", "here")
+            clock.advance(step)
+        assert look(runtime).state is State.ACTIVE
+        self.silence(runtime.store())
+        jobs.run_job(runtime, "lifecycle", "here")
+        assert look(runtime).state is State.GONE, "nor does it save anybody"
+
     def test_where_connections_cannot_be_known_nobody_is_gone(
         self, runtime: Runtime, make_app: MakeApp, url: str
     ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nxs_tasks.clock import FakeClock
 from nxs_tasks.model.decision import Eject, Nothing
 from nxs_tasks.model.state import State
 from nxs_tasks.store import FleetStore
@@ -191,3 +192,63 @@ def test_without_the_broker_nobody_is_suspended(own_server: Server) -> None:
     assert worker.tenure.suspended
     worker.ejecting.look_safely()
     assert not worker.tenure.suspended
+
+
+# how healthy it is, by the same report
+
+
+def by_slowness(worker: Worker, seconds: float, count: int = 10) -> None:
+    """So many tasks end, and it looks."""
+    for _ in range(count):
+        worker.tally.success(PAY, seconds)
+    worker.ejecting.look()
+
+
+@pytest.fixture
+def learnt(fleet: list[Worker], monkeypatch: pytest.MonkeyPatch) -> list[Worker]:
+    """Three that know how long their tasks take: ten minutes have gone by on their clocks."""
+    clock = FakeClock()
+    monkeypatch.setattr("nxs_tasks.worker.ejecting.SYSTEM", clock)
+    for worker in fleet:
+        worker.ejecting = Ejecting(worker.ejecting._store, worker.tenure, worker.tally, knobs())
+        worker.tenure.state = State.ACTIVE
+    for _ in range(120):
+        clock.advance(5)
+        for worker in fleet:
+            by_slowness(worker, 0.1)
+    return fleet
+
+
+def test_who_is_slow_says_so(learnt: list[Worker]) -> None:
+    slow = learnt[0]
+    assert slow.tenure.unhealthy == ""
+    by_slowness(slow, 2.0, count=200)
+    assert "shop.pay takes 1.9 s (p95 of 320), 0.1 s before" in slow.tenure.unhealthy
+    assert "elsewhere as before" in slow.tenure.unhealthy
+    by_slowness(learnt[1], 0.1)
+    assert learnt[1].tenure.unhealthy == ""
+
+
+def test_what_is_slow_everywhere_is_nobodys_fault(learnt: list[Worker]) -> None:
+    # One after the other tells of it, and whoever is first is alone with it until then.
+    for worker in learnt * 2:
+        by_slowness(worker, 2.0, count=9000)
+    assert [worker.tenure.unhealthy for worker in learnt] == ["", "", ""]
+
+
+def test_what_fails_here_alone_now_and_then_is_told(learnt: list[Worker]) -> None:
+    sick = learnt[0]
+    for _ in range(20):
+        sick.fail(2)
+        sick.succeed(4)
+    assert "shop.pay fails 40 times of" in sick.tenure.unhealthy
+    assert "0 of" in sick.tenure.unhealthy
+
+
+def test_without_the_broker_the_verdict_stays(own_server: Server) -> None:
+    worker = Worker(new_store(own_server.url), "w1")
+    worker.tenure.unhealthy = "as it was"
+    worker.tally.success(PAY, 0.1)
+    own_server.kill()
+    worker.ejecting.look_safely()
+    assert worker.tenure.unhealthy == "as it was"

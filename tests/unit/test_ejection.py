@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from nxs_tasks.model.decision import Eject, Nothing
-from nxs_tasks.policy.fleet.ejection import Failing, Runs, judge
+from nxs_tasks.model.runs import Runs
+from nxs_tasks.policy.fleet.ejection import Failing, judge
 from tests.unit.builders import NOW, an_instance, case, knobs
 
 SPEC = knobs()

@@ -177,6 +177,15 @@ def test_each_instance_has_its_reason() -> None:
     }
 
 
+def test_who_is_degraded_is_told_with_what_is_wrong() -> None:
+    slow = a_load(slots=2, running=2, unhealthy="shop.pay takes 2.4 s, 0.9 s before")
+    told = asked(full("w1", state=State.DEGRADED, load=slow), full("w2", load=slow))
+    assert reasons(told) == {
+        "w1": "no free slot, nothing before it (DEGRADED: shop.pay takes 2.4 s, 0.9 s before)",
+        "w2": "no free slot, nothing before it",
+    }
+
+
 def test_in_a_named_queue_who_does_not_consume_it_is_told_so() -> None:
     told = asked(full("w1", consumes=["video"]), an_instance("w2"), queue="video")
     assert reasons(told) == {

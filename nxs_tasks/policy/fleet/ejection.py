@@ -26,6 +26,7 @@ from math import floor, prod
 
 from nxs_tasks.model.decision import Eject, Evidence, Nothing
 from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.runs import NO_RUNS, Runs
 from nxs_tasks.settings import Settings
 
 #: Fewest runs elsewhere that say how a name goes there.
@@ -40,27 +41,6 @@ RUNS, FAR = 20, 0.5
 WINDOW_S = 120.0
 #: Most times `eject_s`.
 LONGEST = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Runs:
-    """Ends of the tasks of one name in the last minutes."""
-
-    succeeded: int = 0
-    failed: int = 0
-
-    @property
-    def all(self) -> int:
-        """How many ended."""
-        return self.succeeded + self.failed
-
-    @property
-    def failing(self) -> float:
-        """Share that failed; 0 of none."""
-        return self.failed / self.all if self.all else 0.0
-
-
-NO_RUNS = Runs()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nxs_tasks.model.decision import Candidate
 from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.state import State
 from nxs_tasks.model.why import NotThere, Whereabouts
 from nxs_tasks.policy.fleet.placement import explain
 from nxs_tasks.policy.fleet.readiness import knows, lack
@@ -18,9 +19,16 @@ def not_there(case: Case, hold: str) -> tuple[NotThere, ...]:
     told = explain(replace(case.demand, key=""), seen, case.settings).candidates
     by_id = {c.instance: c for c in told}
     return tuple(
-        NotThere(instance=i.id, reason=_reason(i, by_id[i.id], case, hold))
+        NotThere(instance=i.id, reason=_reason(i, by_id[i.id], case, hold) + _unwell(i))
         for i in case.snapshot.instances
     )
+
+
+def _unwell(instance: Instance) -> str:
+    """Why it ranks after others, to be added to any reason."""
+    if instance.state is not State.DEGRADED or not instance.load.unhealthy:
+        return ""
+    return f" (DEGRADED: {instance.load.unhealthy})"
 
 
 def _reason(instance: Instance, candidate: Candidate, case: Case, hold: str) -> str:

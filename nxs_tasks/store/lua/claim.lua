@@ -28,7 +28,7 @@
 -- From other instances' lists only what a submitter of the fleet has placed is taken, not what its
 -- sender has put there; and what wants a warm cache only if it is warm here too, or it is too old.
 --
--- An instance that is ejected or withheld gets nothing.
+-- An instance that is ejected, withheld, cordoned or leaves gets nothing.
 --
 -- What is taken ahead could start elsewhere, unless it is in an own queue. So it is taken only where
 -- there is more than every slot of the fleet could start, if all instances have as many: none will
@@ -44,7 +44,8 @@
 local LOOK = 16 -- so many of the oldest messages are looked at, where one may be chosen
 local FIRST = 11 -- index of the first list
 
-local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'ejected_until', 'withheld_until')
+local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'ejected_until', 'withheld_until',
+  'cordoned')
 if record[1] ~= ARGV[1] or record[2] == 'GONE' or record[2] == 'FAILED' then
   return {-1, record[1] or ''}
 end
@@ -54,6 +55,9 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local kept_out = math.max(tonumber(record[3] or 0), tonumber(record[4] or 0)) - now
 if kept_out > 0 then
   return {0, math.ceil(kept_out * 1000)}
+end
+if record[2] == 'LEAVING' or (record[5] and record[5] ~= '') then
+  return {0, -1}
 end
 local is_list = {list = true, none = true}
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])
@@ -167,6 +171,10 @@ for i = FIRST, #KEYS do
     if is_scarce(i) then return {0, -1} end
     redis.call('HSET', KEYS[2], ARGV[2], '[' .. message .. ', "", ' .. cjson.encode(queue) .. ']')
     redis.call('ZADD', KEYS[3], now, ARGV[2])
+    if ahead > 0 then
+      -- Whoever gives it back when its holder has died does not count that against it.
+      redis.call('HSET', KEYS[1], 'ahead', ARGV[2])
+    end
     redis.call('LREM', KEYS[i], -1, message)
     if is_own(i) then note_own_line() end
     return {1, queue, message, redis.call('EXISTS', KEYS[5], KEYS[6]), string.format('%.6f', now)}
