@@ -31,6 +31,9 @@ SEED = 5
 LED_S = (0.2, 3.0)
 #: It is frozen for so long, s: some wake before their lease is over, some when others lead.
 FROZEN_S = (0.5, 14.0)
+#: Strikes between the decision to send and the write; these freezes outlast the lease, s.
+WORST = 10
+WORST_S = (11.0, 14.0)
 #: One that has ended is started again after so long, s.
 RESTART_S = 1.0
 #: Longest wait for a leader, s. A deadline, not an expectation.
@@ -79,7 +82,9 @@ class Beats:
         self.side = side
         self._client: Any = connect(url)
         self._folder = folder
-        env = {"BENCH_BROKER": url, "BENCH_SIDE": side, "NXS_STATE_DIR": str(folder)}
+        self._strike = folder / "strike"
+        env = {"BENCH_BROKER": url, "BENCH_SIDE": side, "BENCH_FOLDER": str(folder)}
+        env |= {"NXS_STATE_DIR": str(folder)}
         log = folder / "forks.log"
         self._forks = stack.enter_context(ForkServer("bench.lifecycle.beats", env, log))
         self._random = Random(SEED)
@@ -88,6 +93,7 @@ class Beats:
         self._frozen: dict[int, float] = {}  # pid: until when
         self._ended: list[float] = []  # when they may be started again
         self.strikes = {SIGKILL: 0, SIGSTOP: 0}
+        self.worst = 0
         self.surprises = 0  # ended without being struck
         self.without_s: list[float] = []  # from a strike to the next leader
         self.ledger = Ledger(url)
@@ -101,6 +107,7 @@ class Beats:
     def _start_one(self) -> None:
         self._started += 1
         log = self._folder / f"beat-{self._started}.log"
+        log.touch()
         argv = ["beat", "--pidfile=", "-l", "INFO"]
         pid = self._forks.fork("chaos.forkserver:run_celery", [argv], log)
         self._logs[pid] = log
@@ -135,13 +142,35 @@ class Beats:
         del self._logs[pid]
         self._ended.append(SYSTEM.monotonic() + RESTART_S)
 
-    def strike(self, number: int) -> None:
-        """Wait until one has led for a while, and kill or freeze it."""
+    def strike(self, number: int, *, worst: bool = False) -> None:
+        """Wait until one has led for a while, and kill or freeze it.
+
+        The worst is to be frozen between the decision to send and the write.
+        """
         least = self._random.uniform(*LED_S)
-        frozen_s = self._random.uniform(*FROZEN_S)
+        frozen_s = self._random.uniform(*(WORST_S if worst else FROZEN_S))
+        kind = SIGKILL if self._random.random() < 0.5 and not worst else SIGSTOP
+        pid = self._one_that_leads(least, first=not number)
+        if worst:
+            self._strike.write_text(str(int(kind)))
+            if not wait_until(lambda: not self._strike.exists(), PATIENCE_S, 0.01):
+                raise BenchError(f"{self.side}: the leader sends nothing for {PATIENCE_S:.0f} s")
+            self.worst += 1
+        elif kind is SIGKILL:
+            self._forks.kill(pid)
+            self._forget(pid)
+        else:
+            os.kill(pid, SIGSTOP)
+        if kind is SIGSTOP:
+            self._frozen[pid] = SYSTEM.monotonic() + frozen_s
+        if not worst:
+            self.strikes[kind] += 1
+
+    def _one_that_leads(self, least_s: float, *, first: bool) -> int:
+        """Its pid, when it has led for so long."""
         struck_at = since = SYSTEM.monotonic()
         leader: int | None = None
-        found = False
+        found = first
 
         def has_led() -> bool:
             nonlocal leader, since, found
@@ -150,22 +179,14 @@ class Beats:
             leader = self.leader()
             if leader is None or leader != before:
                 since = now
-            if leader is not None and number and not found:
+            if leader is not None and not found:
                 found = True
                 self.without_s.append(now - struck_at)
-            return leader is not None and now - since >= least
+            return leader is not None and now - since >= least_s
 
         if not wait_until(has_led, PATIENCE_S, 0.05) or leader is None:
             raise BenchError(f"{self.side}: nobody leads for {PATIENCE_S:.0f} s")
-        pid: int = leader
-        kind = SIGKILL if self._random.random() < 0.5 else SIGSTOP
-        self.strikes[kind] += 1
-        if kind is SIGKILL:
-            self._forks.kill(pid)
-            self._forget(pid)
-        else:
-            os.kill(pid, SIGSTOP)
-            self._frozen[pid] = SYSTEM.monotonic() + frozen_s
+        return leader
 
     def calm_down(self) -> None:
         """Let everybody wake, and some ticks come."""
@@ -179,13 +200,15 @@ class Beats:
         if not wait_until(goes_on, PATIENCE_S, 0.05):
             raise BenchError(f"{self.side}: no tick comes any more, see {self._folder}")
 
-    def run(self, strikes: int, say: Say) -> None:
-        """The whole life of this side."""
+    def run(self, strikes: int, worst: int, say: Say, given_up: threading.Event) -> None:
+        """The whole life of this side, unless the other one fails."""
         try:
             self.start()
-            for number in range(strikes):
-                self.strike(number)
-                say(f"{self.side}: leader {number + 1} of {strikes} is struck")
+            for number in range(strikes + worst):
+                if given_up.is_set():
+                    return
+                self.strike(number, worst=number >= strikes)
+                say(f"{self.side}: leader {number + 1} of {strikes + worst} is struck")
             self.calm_down()
         finally:
             self.ledger.stop()
@@ -196,20 +219,21 @@ class Beats:
         return of_interval(arrived[SECOND], 1.0) + of_minutes(arrived.get(MINUTE, ()))
 
 
-def run(say: Say, strikes: int = STRIKES) -> Iterator[Figure]:
+def run(say: Say, strikes: int = STRIKES, worst: int = WORST) -> Iterator[Figure]:
     """All figures; of RedBeat only where it is installed."""
     sides = [NXS]
     with suppress(ImportError):
         import_module("redbeat")
         sides.append(REDBEAT)
-    done = list(_all(sides, strikes, say))
+    done = list(_all(sides, strikes, worst, say))
     for beats in done:
         yield from _figures(beats, done)
 
 
-def _all(sides: Sequence[str], strikes: int, say: Say) -> list[Beats]:
+def _all(sides: Sequence[str], strikes: int, worst: int, say: Say) -> list[Beats]:
     """Both sides at the same time: what disturbs the machine disturbs both."""
     failures: list[BaseException] = []
+    given_up = threading.Event()
     with ExitStack() as stack:
         done = []
         for side in sides:
@@ -219,9 +243,10 @@ def _all(sides: Sequence[str], strikes: int, say: Say) -> list[Beats]:
 
         def live(beats: Beats) -> None:
             try:
-                beats.run(strikes, say)
+                beats.run(strikes, worst, say, given_up)
             except Exception as error:
                 failures.append(error)
+                given_up.set()
                 raise
 
         threads = [threading.Thread(target=live, args=(beats,), daemon=True) for beats in done]
@@ -250,6 +275,7 @@ def _figures(beats: Beats, done: Sequence[Beats]) -> Iterator[Figure]:
 
     yield figure("kills", kills, "")
     yield figure("freezes", freezes, "")
+    yield figure("freezes at the worst moment", beats.worst, "")
     yield figure("ticks", tally.ticks, "")
     yield figure("doubled", tally.doubled, "", NONE)
     yield figure("missed", tally.missed, "", NONE)
