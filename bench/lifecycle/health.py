@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log, pi, sin, sqrt
 from random import Random
+from statistics import median
 
 from bench.catalog import Say
 from bench.figure import Figure, Goal
@@ -132,10 +133,9 @@ def _found(
     name: str, trials: Sequence[Trial], seen: Mapping[Trial, Sequence[Change]], goal: Goal
 ) -> Iterator[Figure]:
     first = [_first(seen[t], State.DEGRADED, FROM_S) for t in trials]
-    yield _of(f"health found, {name}", first, goal, "s")
-    yield _of(
-        f"health over, {name}", [_first(seen[t], State.ACTIVE, UNTIL_S) for t in trials], None, "s"
-    )
+    yield _of(f"health found, {name}", first, goal, "s", median)
+    last = [_first(seen[t], State.ACTIVE, UNTIL_S) for t in trials]
+    yield _of(f"health over, {name}", last, None, "s", median)
     # Once there and once back is what it should be.
     more = [float(abs(len(seen[t]) - 2)) for t in trials]
     yield _of(f"health changes too many, {name}", more, NONE)
@@ -145,11 +145,17 @@ def _first(changes: Sequence[Change], state: State, since: float) -> float:
     return min((c.at - since for c in changes if c.state is state), default=float("inf"))
 
 
-def _of(metric: str, values: Sequence[float], goal: Goal | None, unit: str = "") -> Figure:
+def _of(
+    metric: str,
+    values: Sequence[float],
+    goal: Goal | None,
+    unit: str = "",
+    of: Callable[[Sequence[float]], float] = max,
+) -> Figure:
     return Figure(
         bench="lifecycle",
         metric=metric,
-        value=max(values),
+        value=of(values),
         unit=unit,
         least=min(values),
         most=max(values),

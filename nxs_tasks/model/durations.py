@@ -64,6 +64,11 @@ class Durations:
         """How many took longer."""
         return sum(count for bucket, count in self.counts.items() if _middle(bucket) > seconds)
 
+    def longer(self, times: float) -> Durations:
+        """As if each had taken so many times longer, to the next bucket."""
+        buckets = math.ceil(math.log(times) / _LOG_GROWTH)
+        return Durations({bucket + buckets: count for bucket, count in self.counts.items()})
+
     def ranks_of(self, others: Durations) -> float:
         """Sum of the ranks of others among these: 0 is shorter than all, 1 longer, equal ½ of each.
 

@@ -12,6 +12,7 @@ from bench.lifecycle.health import (
     SOON,
     SPARSE_S,
     UNTIL_S,
+    WAVES,
     WELL,
     Trial,
     measure,
@@ -30,6 +31,11 @@ def test_who_is_slow_is_found_once_and_is_back_once() -> None:
     assert [(c.instance, c.state) for c in found] == [(0, State.DEGRADED), (0, State.ACTIVE)]
     assert FROM_S < found[0].at <= FROM_S + SOON.limit
     assert UNTIL_S < found[1].at <= UNTIL_S + 2 * SOON.limit
+
+
+def test_a_load_that_comes_and_goes_is_no_fault() -> None:
+    """Two kinds: the percentile lies where one ends and the other begins."""
+    assert measure(Trial(what=WAVES, shape=SHAPES[2], instances=2)) == []
 
 
 def test_what_is_slow_for_all_is_nobodys_fault() -> None:

@@ -1,13 +1,16 @@
 """What is unusual in how tasks go on one instance, beside its own past and beside others.
 
-A name takes unusually long if both are so:
+A name takes unusually long if all are so:
 
 - it matters: the 95th percentile is above `latency_factor` × what it was, and by `latency_least`
   (the letter of spec 2.2; where several names are taken together: more than 5 % took longer than
   that of their own name);
 - it is no chance: the mean rank of the runs among the earlier ones is so far above ½ as chance
   would have it once in ten million looks (Mann and Whitney). An estimate from 20 runs of a long
-  tail doubles in one minute of twenty for nothing; ranks do not, whatever the distribution.
+  tail doubles in one minute of twenty for nothing; ranks do not, whatever the distribution;
+- it is more than a little: the ranks would also be high if all had taken longer before, by half of
+  what `latency_factor` allows. Where one task in twenty is of a long kind, the percentile jumps
+  from one kind to the other, and a load that comes and goes moves even durations far in rank.
 
 The median counts as the 95th percentile does: where one task in twenty is of a long kind, that one
 says nothing about the others.
@@ -142,6 +145,9 @@ def _slow(names: tuple[str, ...], vitals: Vitals, settings: Settings) -> Sign:
     above = _quantile_above(of, settings) if still is not None else None
     # Of what is not too long no ranks are needed: that is nearly always so.
     count, away, sigma = _away(of) if still is not None else (1.0, 0.0, 1.0)
+    factor = settings.latency_factor
+    more = above is not None and _away(of, (1 + factor) / 2)[1] >= SIGMAS_STILL * sigma
+    still_more = still is not None and _away(of, (3 + factor) / 4)[1] >= 0
     apart = away + 0.5 - others.rank
     sigma_others = math.sqrt((1 / count + 1 / max(1, others.ranked)) / 12)
     sure = others.ranked >= EVIDENCE and apart >= SIGMAS_OTHERS * sigma_others
@@ -150,8 +156,8 @@ def _slow(names: tuple[str, ...], vitals: Vitals, settings: Settings) -> Sign:
     return Sign(
         kind=Kind.SLOW,
         names=names,
-        begins=above is not None and away >= FAR and away >= SIGMAS * sigma,
-        lasts=still is not None and away >= FAR / 2 and away >= SIGMAS_STILL * sigma,
+        begins=more and away >= FAR and away >= SIGMAS * sigma,
+        lasts=still_more and away >= FAR / 2 and away >= SIGMAS_STILL * sigma,
         here=alone or (sure and apart >= FAR),
         still_here=alone or others.ranked < EVIDENCE or apart >= FAR / 2,
         everywhere=others.ranked >= EVIDENCE and others.rank >= 0.5 + FAR / 2,
@@ -160,13 +166,16 @@ def _slow(names: tuple[str, ...], vitals: Vitals, settings: Settings) -> Sign:
     )
 
 
-def _away(of: Iterable[Vital]) -> tuple[float, float, float]:
-    """How many ran, how far their mean rank is above ½, and the standard deviation of that."""
+def _away(of: Iterable[Vital], times: float = 1.0) -> tuple[float, float, float]:
+    """How many ran, how far their mean rank is above ½, and the standard deviation of that.
+
+    Among the earlier ones as if those had taken so many times longer.
+    """
     count, ranks, spread = 0.0, 0.0, 0.0
     for vital in of:
         ran = vital.took.count
         count += ran
-        ranks += vital.usual.ranks_of(vital.took)
+        ranks += vital.usual.longer(times).ranks_of(vital.took)
         # A rank is even between 0 and 1; the past is a sample too.
         spread += ran * (1 + ran / vital.usual.count) / 12
     return count, ranks / count - 0.5, math.sqrt(spread) / count
