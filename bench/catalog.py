@@ -43,6 +43,9 @@ BENCHES: Mapping[str, Bench] = {
         "a tick of the rebalancer: 1,000 instances, 1,000,000 waiting tasks", _module("rebalance")
     ),
     "placement": Bench("waiting and makespan of placed work, beside others", _module("placement")),
-    "lifecycle": Bench("whether the states of instances can be trusted", _module("lifecycle")),
+    "lifecycle": Bench("who is given up and who is withheld, beside others", _module("lifecycle")),
+    "lifecycle.simulated": Bench(
+        "the same, what is simulated alone", _module("lifecycle.simulated")
+    ),
     "submit": Bench("what placing adds to delay(), and what one decision costs", _module("submit")),
 }

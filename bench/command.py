@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _unknown(name: str | None, benches: Mapping[str, Bench]) -> str:
-    lines = [f"  {known:<12} {bench.about}" for known, bench in sorted(benches.items())]
+    lines = [f"  {known:<20} {bench.about}" for known, bench in sorted(benches.items())]
     if name is None:
         return "\n".join(["Say which bench: python -m bench NAME", *lines])
     near = difflib.get_close_matches(name, benches, n=1)

@@ -66,7 +66,10 @@ class SubmissionRejected(NxsError, OperationalError):
     """A task was not taken in, neither by the broker nor by the spool; the message says why.
 
     Also what kombu raises for a broker that cannot be reached, so that it is caught as that.
+    `for_now` says that the same may be taken in later.
     """
+
+    for_now: bool = False
 
 
 class AlreadySubmitted(NxsError):

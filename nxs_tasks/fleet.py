@@ -212,7 +212,8 @@ class Fleet:
         """A lock for the fleet: `with fleet.lock("x"): …`.
 
         `wait` is how long it may take to get it, s. A task holds it until it gives it up, ends, or
-        loses its message; anybody else for `lease` s at a time, renewed while the process lives.
+        loses its message; anybody else for `lease` s at a time, renewed while the process lives,
+        and in a worker until that is given up.
         """
         acting = self.fence.acting()
         return Lock(
@@ -220,6 +221,7 @@ class Fleet:
             name,
             owner=self.runtime.identity(),
             task=None if acting is None else acting.token,
+            place=self.fence.place(),
             wait_s=wait,
             lease_s=lease,
         )

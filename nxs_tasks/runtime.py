@@ -23,6 +23,8 @@ from nxs_tasks.store import FleetStore, Keys, Wire, connect
 
 #: What the names of all control tasks begin with.
 CONTROL_TASKS = "nxs.control."
+#: The command of remote control by which a worker that fell silent is asked to end.
+ASK_TO_END = "nxs_end"
 #: Where `Fleet(app)` leaves it on the app.
 ATTRIBUTE = "nxs_runtime"
 

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from nxs_tasks.errors import SettingError
+from nxs_tasks.folders import state_folder
 
 log = logging.getLogger(__name__)
 
 ENV_PREFIX = "NXS_"
+#: Times in `heal_after`: one for each `nxs_tasks.model.healing.Remedy`.
+HEAL_STEPS = 5
 #: Read by the command line and the ready-made app, before there is a Fleet: not settings.
 ENV_RESERVED = frozenset({"NXS_APP", "NXS_BROKER_URL", "NXS_RESULT_BACKEND"})
 
@@ -83,6 +86,12 @@ class Settings:
         "for a warm cache a task waits behind up to so many others per slot, though another "
         "instance may be free; 0 = never. More hits, more time: see placement",
     )
+    claim_ahead: float = knob(
+        0.5,
+        "s or 0",
+        "while all tasks that run here take less on average, a worker takes one message ahead, "
+        "so that no slot waits for the broker; 0 = never",
+    )
     task_memory: float = knob(
         0.0,
         "GB",
@@ -100,7 +109,7 @@ class Settings:
 
     heartbeat_period: float = knob(5.0, "s", "how often an instance says how it is")
     join_period: float = knob(
-        1.0, "s", "heartbeats while JOINING: three of them take 3 s, and no 15"
+        1.0, "s", "heartbeats while JOINING, or after one that failed: three take 3 s, and no 15"
     )
     join_beats: int = knob(3, "heartbeats", "consecutive ones that make an instance ACTIVE")
     recover_beats: int = knob(
@@ -131,6 +140,12 @@ class Settings:
     health_runs: int = knob(20, "tasks", "fewest of a name that say how it goes here")
     deaf_beats: int = knob(
         4, "heartbeats", "consecutive ones of a worker that takes no work: it is a ZOMBIE"
+    )
+    heal_after: str = knob(
+        "5,10,20,30,50",
+        "list",
+        "for so many s its consumer takes no work: the worker consumes anew, connects anew, "
+        "restarts its pool, ends, and ends at once",
     )
     flap_losses: int = knob(
         3, "times", "an instance lost unplanned more often within flap_window is withheld"
@@ -203,7 +218,7 @@ class Settings:
     migrate_most: int = knob(5000, "tasks", "one migration moves no more than this")
     record_period: float = knob(5.0, "s", "how often events move from the broker into history")
     prune_period: float = knob(3600.0, "s", "how often old history is deleted")
-    beat_lease: float = knob(15.0, "s", "a beat that has not renewed for so long has lost the lead")
+    beat_lease: float = knob(10.0, "s", "a beat that has not renewed for so long has lost the lead")
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, naming the setting."""
@@ -230,7 +245,7 @@ class Settings:
             "must be always or everysec",
         )
         _require(0.0 < self.degraded_weight <= 1.0, "degraded_weight", self.degraded_weight, "0..1")
-        for name in ("crowding", "io_crowding", "affinity_wait", "task_memory"):
+        for name in ("crowding", "io_crowding", "affinity_wait", "claim_ahead", "task_memory"):
             _require(getattr(self, name) >= 0.0, name, getattr(self, name), "must not be below 0")
         for name in ("error_rate", "withheld_most", "mass_silence"):
             _require(0.0 < getattr(self, name) <= 1.0, name, getattr(self, name), "0..1")
@@ -241,6 +256,12 @@ class Settings:
             "flap_back_off",
             self.flap_back_off,
             "must be seconds, none below the one before, such as 60,300,900",
+        )
+        _require(
+            _rises(self.heal_after) and len(self.heals_after) == HEAL_STEPS,
+            "heal_after",
+            self.heal_after,
+            f"must be {HEAL_STEPS} times in s, none below the one before, such as 5,10,20,30,50",
         )
         _require(self.lost_holders >= 1, "lost_holders", self.lost_holders, "must be at least 1")
         for f in fields(self):
@@ -295,6 +316,11 @@ class Settings:
         return tuple(float(part) for part in self.flap_back_off.split(","))
 
     @property
+    def heals_after(self) -> tuple[float, ...]:
+        """`heal_after` as numbers, s."""
+        return tuple(float(part) for part in self.heal_after.split(","))
+
+    @property
     def longest_gap(self) -> float:
         """Between two heartbeats that still count as consecutive, s: one may be late."""
         return 2 * self.heartbeat_period
@@ -307,10 +333,7 @@ class Settings:
     @property
     def state_path(self) -> Path:
         """The state directory as a path (not created)."""
-        if self.state_dir:
-            return Path(self.state_dir).expanduser()
-        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(base).expanduser() / "nxs"
+        return Path(state_folder(self.state_dir))
 
 
 #: The fleet counts how tasks ended for so long, s.

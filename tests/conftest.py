@@ -64,7 +64,8 @@ def beat(
 ) -> tuple[State, int]:
     """One heartbeat; `load` are fields of `Load`, `ok` and `failed` totals of the process."""
     rest: dict[str, Any] = {"succeeded": ok, "failed": failed, "window_days": 7}
-    return store.heartbeat(instance_id, epoch, Load(**load), longest_gap_s=10.0, **rest)
+    answer = store.heartbeat(instance_id, epoch, Load(**load), longest_gap_s=10.0, **rest)
+    return answer.state, answer.beats
 
 
 def add_instance(

@@ -6,9 +6,15 @@ from collections.abc import Iterator
 
 from bench.catalog import Run, Say
 from bench.figure import Figure
-from bench.lifecycle import health
+from bench.lifecycle import health, leaders, rolling, simulated, zombies
 
-SCENARIOS: tuple[Run, ...] = (health.run,)
+SCENARIOS: tuple[Run, ...] = (
+    simulated.run,
+    health.run,
+    leaders.run,
+    zombies.run,
+    rolling.run,
+)
 
 
 def run(say: Say) -> Iterator[Figure]:

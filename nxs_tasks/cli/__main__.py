@@ -1,5 +1,5 @@
 """`python -m nxs_tasks.cli`: the same as `nxs`."""
 
-from nxs_tasks.cli.main import run
+from nxs_tasks.cli.entry import run
 
 run()

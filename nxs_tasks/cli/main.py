@@ -13,10 +13,14 @@ import typer
 from nxs_tasks.cli import (
     admit,
     cancel,
+    drain,
     inflight,
+    leader,
+    locks,
     migrate,
     node,
     pause,
+    probe,
     quarantine,
     rebalance,
     settings,
@@ -52,15 +56,30 @@ for command in (
     cancel.cancel,
     migrate.migrate,
     admit.admit,
+    drain.cordon,
+    drain.uncordon,
+    drain.drain,
     pause.pause,
     pause.resume,
     rebalance.rebalance,
+    leader.leader,
+    locks.locks,
     settings.settings,
 ):
     cli.command()(command)
 cli.add_typer(quarantine.quarantine, name="quarantine")
 cli.add_typer(spool.spool, name="spool")
 cli.add_typer(unique.unique, name="unique")
+
+
+@cli.command(
+    "probe",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)
+def _probe(arguments: Annotated[list[str] | None, typer.Argument(metavar="…")] = None) -> None:
+    """Whether a worker on this machine is live, and ready: for systemd, Kubernetes, Docker."""
+    # Here for `--help`, and for `celery -A app nxs`; `nxs probe` itself does not come so far.
+    raise typer.Exit(probe.probe(arguments or []))
 
 
 def _print_version(wanted: bool) -> None:

@@ -66,6 +66,7 @@ class Row:
     no_new_work: str  # why it gets none; "" if it does
     unhealthy: str  # what is wrong with how tasks go there; "" = nothing is known to be
     verdict: str  # the last decision of the state machine
+    cordoned: str  # who has taken it out of service and why; "" = nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,7 @@ def _row(instance: Instance, snapshot: Snapshot, runtime: Runtime, queues: Queue
         no_new_work=unready(instance, snapshot, runtime.settings),
         unhealthy="" if ended else instance.load.unhealthy,
         verdict=instance.verdict,
+        cordoned=instance.cordoned,
     )
 
 
@@ -165,11 +167,16 @@ def _notes(
     if rows and not any(row.state in PLACEABLE for row in rows):
         notes.append("no instance takes work: start `nxs node` or `celery worker`")
     if leader is None and rows:
-        notes.append("no beat leads: start `celery beat` or `nxs node`")
+        notes.append("no beat leads: start `celery beat` or `nxs node` (nxs leader)")
     notes += [
         f"{row.instance} gets no new work: {row.no_new_work}"
         for row in rows
         if row.state is State.ACTIVE and row.no_new_work
+    ]
+    notes += [
+        f"{row.instance} is cordoned {row.cordoned}"
+        for row in rows
+        if row.state is not State.ACTIVE and row.cordoned
     ]
     notes += [f"{row.instance} is unwell: {row.unhealthy}" for row in rows if row.unhealthy]
     return notes

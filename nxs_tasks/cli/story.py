@@ -206,8 +206,12 @@ def _lines_of_instance(told: dict[str, Any]) -> list[str]:
     ]
     for t in told["transitions"]:
         evidence = ", ".join(f"{k}={v}" for k, v in t["evidence"].items())
-        lines.append(f"  {iso(t['at'])} {t['source'] or '·'} → {t['target']}  {t['reason']}")
-        lines.append(f"      epoch {t['epoch']}, {evidence}")
+        # What was done about one that stays in its state.
+        path = (
+            t["target"] if t["source"] == t["target"] else f"{t['source'] or '·'} → {t['target']}"
+        )
+        lines.append(f"  {iso(t['at'])} {path}  {t['reason']}")
+        lines.append(f"      epoch {t['epoch']}" + (f", {evidence}" if evidence else ""))
     lines.append("holds:" if told["held"] else "holds nothing")
     lines += [_held_line(h) for h in told["held"]]
     return lines + _problem(told)

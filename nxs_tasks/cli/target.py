@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nxs_tasks.errors import SettingError, StateDirError
+from nxs_tasks.folders import UP
 from nxs_tasks.runtime import Runtime, runtime_of
 from nxs_tasks.settings import Settings, load
 
@@ -97,7 +98,7 @@ class Target:
 
 def up_home(state_path: Path) -> Path:
     """Where `nxs up` keeps its server, its history and its logs: it is a fleet of its own."""
-    return state_path / "up"
+    return state_path / UP
 
 
 def state_dir(settings: Settings) -> Path:

@@ -14,13 +14,16 @@ from dataclasses import dataclass, replace
 
 from nxs_tasks.control.cancelling import forget
 from nxs_tasks.control.effects import apply_all
+from nxs_tasks.control.evicting import LONGEST_PAUSE, start_evictions
 from nxs_tasks.control.rebalancing import rebalance
 from nxs_tasks.errors import RecordRefused
 from nxs_tasks.history import History
 from nxs_tasks.model.decision import Nothing, Outcome
 from nxs_tasks.model.record import Record, TickRecord
 from nxs_tasks.model.shelf import PARKED
+from nxs_tasks.policy.fleet.cordon import clear_cordoned
 from nxs_tasks.policy.fleet.lifecycle import evaluate
+from nxs_tasks.policy.fleet.observation import observe
 from nxs_tasks.policy.fleet.parked import unpark
 from nxs_tasks.policy.fleet.rescue import rescue
 from nxs_tasks.runtime import Runtime
@@ -32,9 +35,6 @@ from nxs_tasks.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
-#: A lifecycle that has not run for so many of its periods has not observed.
-LONGEST_PAUSE = 3
-
 
 def lifecycle(runtime: Runtime) -> list[Outcome]:
     """Evaluate the state machine of every instance, and act on it.
@@ -43,10 +43,15 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
     """
     store = runtime.store()
     period = runtime.settings.lifecycle_period
-    since, gap = store.observe(LONGEST_PAUSE * period)
+    since, gap, believed = store.observe(LONGEST_PAUSE * period)
     snapshot = replace(
-        store.snapshot(full=True), observed_since=since, late_s=max(0.0, gap - period)
+        store.snapshot(full=True),
+        observed_since=since,
+        believed_since=believed,
+        late_s=max(0.0, gap - period),
     )
+    if observe(snapshot, runtime.settings, snapshot.taken_at).suspect:
+        store.doubt()
     decisions = evaluate(snapshot, runtime.settings, snapshot.taken_at)
     known = {i.id: i.verdict for i in snapshot.instances}
     outcomes = apply_all(
@@ -59,9 +64,11 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
     seen = store.snapshot(full=True)
     outcomes += apply_all(rescue(seen), store, runtime.settings)
     outcomes += apply_all(unpark(_parked(store), seen), store, runtime.settings)
+    outcomes += apply_all(clear_cordoned(seen), store, runtime.settings)
     for outcome in outcomes:
         if not isinstance(outcome.decision, Nothing):
             log.info("%s → %s", outcome.decision, outcome.detail)
+    start_evictions(runtime, outcomes)
     return outcomes
 
 
@@ -124,8 +131,8 @@ JOBS = {
 }
 
 
-def run_job(runtime: Runtime, name: str, node: str) -> None:
-    """Run one job and record how late it was.
+def run_job(runtime: Runtime, name: str, node: str, term: int | None = None) -> None:
+    """Run one job and record how late it was. `term` is that of the beat that has sent it.
 
     Lateness is the time since the job's last start, less its period: what an operator feels,
     whoever caused it (beat, broker, a busy control worker).
@@ -136,22 +143,27 @@ def run_job(runtime: Runtime, name: str, node: str) -> None:
         log.warning("%s still runs and is not started again", name)
         return
     try:
-        _run_and_time(runtime, name, node)
+        _run_and_time(runtime, name, node, term or 0)
     finally:
         running.release()
         runtime.keep_up()
 
 
-def _run_and_time(runtime: Runtime, name: str, node: str) -> None:
+def _run_and_time(runtime: Runtime, name: str, node: str, term: int) -> None:
     job = JOBS[name]
     store, clock = runtime.store(), runtime.clock.monotonic()
     # The server's time: the last run may have been on another node.
     started, events = store.now(), Events(store)
-    before = events.last_ticks().get(name)
+    before, newest = events.last_ticks_and_terms().get(name, (None, 0))
+    if 0 < term < newest:
+        # It waited while another beat took over and had it done. Before that it is not left out.
+        log.info("%s of term %d is not run: it has run in term %d", name, term, newest)
+        return
     period = job.period(runtime.settings)
     late = max(0.0, started - before.at - period) if before is not None else 0.0
     job.do(runtime)
     took = runtime.clock.monotonic() - clock
     events.add_tick(
-        TickRecord(event_id="", at=started, job=name, lateness_s=late, took_s=took, node=node)
+        TickRecord(event_id="", at=started, job=name, lateness_s=late, took_s=took, node=node),
+        max(term, newest),
     )

@@ -61,8 +61,8 @@ class Search:
         waiting = next((w for w in found if w is not None), None)
         for held in self._queues.all_held():
             if held.envelope.task_id == self._id:
-                at, holder = held.since, {"holder": held.instance, "epoch": held.epoch}
-                return self._about("held", held.envelope, at=at, **holder)
+                holder = {"holder": held.instance, "epoch": held.epoch, "token": held.token}
+                return self._about("held", held.envelope, at=held.since, **holder)
         if waiting is not None:
             return self._in_queue(waiting, names)
         for shelf, place in ASIDE:

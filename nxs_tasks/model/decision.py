@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nxs_tasks.model.healing import Remedy
 from nxs_tasks.model.state import Event, State
 
 Evidence = Mapping[str, Any]
@@ -127,6 +128,18 @@ class Steal:
     source: State
     victims: tuple[str, ...]
     names: frozenset[str] | None  # of the tasks that it may take; None = all
+    reason: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heal:
+    """Have a worker do something about its own consumer, which takes no work."""
+
+    instance: str
+    epoch: int
+    source: State
+    remedy: Remedy
     reason: str
     evidence: Evidence = field(default_factory=dict)
 

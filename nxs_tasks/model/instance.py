@@ -97,6 +97,7 @@ class Load:
     types: Mapping[str, int] = field(default_factory=dict)  # tasks in the pool now, by name
     keys: tuple[str, ...] = ()  # affinity keys of what ran here, the newest first
     unhealthy: str = ""  # what is wrong with how tasks go here; "" = nothing is known to be
+    kept: str = ""  # token of a message that waits there until there is room for it
     progress: str = ""  # of a process that is not ready yet, in its own words
 
     @classmethod
@@ -104,7 +105,7 @@ class Load:
         """From the JSON of a heartbeat; fields of a newer NXS are ignored."""
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
         types, keys = known.pop("types", None), known.pop("keys", None)
-        words = {k: known.pop(k, None) for k in ("unhealthy", "progress")}
+        words = {k: known.pop(k, None) for k in ("unhealthy", "progress", "kept")}
         numbers: dict[str, Any] = {k: v for k, v in known.items() if _is_number(v)}
         if isinstance(types, dict):
             numbers["types"] = {k: v for k, v in types.items() if _is_number(v)}

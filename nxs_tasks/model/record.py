@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransitionRecord:
-    """An instance changed state."""
+    """An instance changed state; or something was done about it while it stays in one."""
 
     event_id: str  # unique over the fleet: the broker's stream id
     at: float  # server time, s

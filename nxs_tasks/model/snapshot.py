@@ -19,6 +19,7 @@ class Snapshot:
     server_started_at: float | None = None
     holders: tuple[Holder, ...] = ()  # who may hold messages; only in a full snapshot
     observed_since: float | None = None  # the lifecycle has been evaluated since, without a break
+    believed_since: float | None = None  # the first look after one that was not believed
     late_s: float = 0.0  # by how much this look at the fleet comes later than planned, s
 
     def get(self, instance_id: str) -> Instance | None:
@@ -28,3 +29,7 @@ class Snapshot:
     def without(self, instance_id: str) -> Snapshot:
         """The same fleet without one of its instances."""
         return replace(self, instances=tuple(i for i in self.instances if i.id != instance_id))
+
+    def in_service(self) -> Snapshot:
+        """The same fleet without those that are cordoned."""
+        return replace(self, instances=tuple(i for i in self.instances if not i.cordoned))

@@ -32,6 +32,7 @@ class Whereabouts:
     key: str = field(default="", repr=False)  # affinity key: made of arguments, so never printed
     holder: str = ""  # instance id
     epoch: int = 0
+    token: str = ""  # under which it is held
     #: Server time, s: of one that is delayed or has an ETA when it is due, else since when it is
     #: there.
     at: float | None = None

@@ -79,6 +79,12 @@ class Checkpoints:
                     return found
         return None
 
+    def run_of(self, token: Token, task_id: str) -> Run | None:
+        """The run of a task in one delivery, or None if its message is not held any more."""
+        with explained(self._store.url):
+            entry = self._store.client.hget(held_in(self._store, token), str(token))
+        return None if entry is None else self._run(str(token), str(entry), task_id)
+
     def _run(self, name: str, entry: str, task_id: str) -> Run | None:
         token = parse(name)
         try:

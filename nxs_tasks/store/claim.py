@@ -20,13 +20,14 @@ class Wishes:
 
     `warm` are affinity keys, as JSON texts; the oldest message is passed over for them for up to
     `longest_s`. `others` are queues of other instances, looked into last; of `names` there (None =
-    all tasks).
+    all tasks). `ahead` is how many slots it has, if all are taken and it takes one ahead.
     """
 
     warm: tuple[str, ...] = ()
     longest_s: float = 0.0
     others: tuple[str, ...] = ()
     names: frozenset[str] | None = None
+    ahead: int = 0
 
     def arguments(self, lists: int) -> list[Any]:
         """For the script; `lists` is how many the other queues have."""
@@ -64,8 +65,9 @@ def keys_and_arguments(
         keys.shelf_index(DELAYED),
         keys.shelf(DELAYED),
         keys.waiting(),
+        keys.members(),
     ]
-    how = [epoch, token, MOVE_DUE, *wishes.arguments(len(others)), instance]
+    how = [epoch, token, MOVE_DUE, *wishes.arguments(len(others)), instance, wishes.ahead]
     return [*of_fleet, *lists, *others], [*how, *names, *their_names]
 
 

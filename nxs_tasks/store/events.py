@@ -68,8 +68,11 @@ class Events:
                 )
             pipe.execute()
 
-    def add_tick(self, tick: TickRecord) -> None:
-        """Append one run of a control job, and keep it as the job's last."""
+    def add_tick(self, tick: TickRecord, term: int = 0) -> None:
+        """Append one run of a control job, and keep it as the job's last.
+
+        `term` is the highest one of the beats that have sent it.
+        """
         fields = {
             "at": repr(tick.at),
             "job": tick.job,
@@ -85,19 +88,27 @@ class Events:
                 maxlen=STREAM_LENGTH,
                 approximate=True,
             )
-            pipe.hset(self._store.keys.last_ticks(), tick.job, json.dumps(fields))
+            last = json.dumps({**fields, "term": str(term)})
+            pipe.hset(self._store.keys.last_ticks(), tick.job, last)
             pipe.execute()
 
     def last_ticks(self) -> dict[str, TickRecord]:
         """The last run of each control job."""
-        with explained(self._store.url):
-            found = cast("dict[str, str]", self._client.hgetall(self._store.keys.last_ticks()))
+        return {job: tick for job, (tick, _) in self.last_ticks_and_terms().items()}
+
+    def last_ticks_and_terms(self) -> dict[str, tuple[TickRecord, int]]:
+        """The last run of each control job, and the highest term of the beats that sent it."""
         key = self._store.keys.last_ticks()
-        ticks = {
-            job: _read(lambda _, text: _tick("", json.loads(text)), key, job, text)
-            for job, text in found.items()
-        }
-        return {job: tick for job, tick in ticks.items() if isinstance(tick, TickRecord)}
+        with explained(self._store.url):
+            found = cast("dict[str, str]", self._client.hgetall(key))
+        ticks = {}
+        for job, text in found.items():
+            try:
+                fields = json.loads(text)
+                ticks[job] = _tick("", fields), int(fields.get("term", 0))
+            except (*MALFORMED, AttributeError) as error:
+                _tell_malformed(key, job, error)
+        return ticks
 
     def read(self, count: int = 1000) -> Batch:
         """The oldest `count` events of each stream."""
@@ -135,8 +146,12 @@ def _read(reader: Callable[[str, T], Record], key: str, id_: str, fields: T) -> 
     try:
         return reader(id_, fields)
     except MALFORMED as error:
-        log.error("entry %s of %s is no event of NXS and is passed over: %r", id_, key, error)
+        _tell_malformed(key, id_, error)
         return None
+
+
+def _tell_malformed(key: str, id_: str, error: Exception) -> None:
+    log.error("entry %s of %s is no event of NXS and is passed over: %r", id_, key, error)
 
 
 def _transition(id_: str, fields: Fields) -> TransitionRecord:

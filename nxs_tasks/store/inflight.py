@@ -170,23 +170,36 @@ class Inflight:
         no message. Raises `Stale` as `relocate` does.
         """
         entries = self._entries(instance, epoch, tokens)
+        waited = self._waited(instance) if lost_at is not None else ()
         if last:
             entries.reverse()
+        # Newest first, and so what had not started comes before all others.
+        batches: list[tuple[list[tuple[str, str]], float | None]] = []
+        if waited:
+            batches.append(([e for e in entries if e[0] in waited], None))
+        entries = [e for e in entries if e[0] not in waited]
+        # Also if there is nothing: who holds nothing is no holder any more.
+        batches += [(entries[n : n + BATCH], lost_at) for n in range(0, len(entries) or 1, BATCH)]
         to_queues = to_quarantine = 0
-        while True:
-            batch, entries = entries[:BATCH], entries[BATCH:]
+        for batch, at in batches:
             moves = [
-                self._way_back(instance, epoch, token, entry, home, lost_at, lost_holders, pinned)
+                self._way_back(instance, epoch, token, entry, home, at, lost_holders, pinned)
                 for token, entry in batch
             ]
             # One call for each kind, so that each can be counted.
             back = [replace(move, back=last) for move in moves if not move.entry]
             aside = [move for move in moves if move.entry]
-            to_queues += self.relocate(instance, epoch, back, dead=dead, lost_at=lost_at)
+            to_queues += self.relocate(instance, epoch, back, dead=dead, lost_at=at)
             if aside:
-                to_quarantine += self.relocate(instance, epoch, aside, dead=dead, lost_at=lost_at)
-            if not entries:
-                return Returned(to_queues, to_quarantine)
+                to_quarantine += self.relocate(instance, epoch, aside, dead=dead, lost_at=at)
+        return Returned(to_queues, to_quarantine)
+
+    def _waited(self, instance: str) -> tuple[str, ...]:
+        """Tokens of what an instance held and had not started: its end is not their fault."""
+        key = self._store.keys.instance(instance)
+        with explained(self._store.url):
+            found = cast("list[str | None]", self._store.client.hmget(key, ["kept", "ahead"]))
+        return tuple(token for token in found if token)
 
     def _entries(
         self, instance: str, epoch: int, tokens: Iterable[str] | None

@@ -136,6 +136,18 @@ class Keys:
         """Counter: rises with every change of the leading beat."""
         return self._key("beat", app, "term")
 
+    def beat_lead(self, app: str) -> str:
+        """Hash: since when the leader of this term leads, when it renewed, when it resigned."""
+        return self._key("beat", app, "lead")
+
+    def beats(self, app: str) -> str:
+        """Sorted set: every beat of an app, the leading one too, by when it asked last, s."""
+        return self._key("beat", app, "all")
+
+    def beat_apps(self) -> str:
+        """Set: names of the apps that have beats."""
+        return self._key("beat-apps")
+
     def beat_runs(self, app: str) -> str:
         """Hash: schedule entry to its last run, JSON; lets a new leader go on where the old was."""
         return self._key("beat", app, "runs")

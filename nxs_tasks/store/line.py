@@ -16,7 +16,6 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import sha1
 from typing import Any
 from uuid import uuid4
 
@@ -39,8 +38,9 @@ from nxs_tasks.deadline import Deadline, within
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.store import scripts
 from nxs_tasks.store.connect import explained
-from nxs_tasks.store.publisher import NO_ROOMS, REMEMBERED_S, Room, Write, encoded, pack
+from nxs_tasks.store.publisher import NO_ROOMS, REMEMBERED_S, Room, Write, digest, encoded, pack
 from nxs_tasks.store.store import FleetStore
+from nxs_tasks.store.tick import Tick, ticked, was_sent
 
 UNIQUE = scripts.text("publish_unique")
 VOID = scripts.text("void")
@@ -109,27 +109,45 @@ class Line:
         self._number += 1
         return Write(self._producer, self._number, lists, rooms)
 
-    def publish(self, write: Write, deadline: Deadline) -> bool:
-        """True if it was written now, False if it had been before. Raises `NotWritten`."""
+    def publish(self, write: Write, deadline: Deadline, tick: Tick | None = None) -> bool:
+        """True if it was written now, False if it had been before. Raises `NotWritten`.
+
+        With `tick` it is a run of the schedule: raises `NotLeading`, `AnotherRun` too.
+        """
         own = write.producer == self._producer
         key = self._producer_key if own else self._keys.producer(write.producer)
 
         def packed(whole: bool) -> bytes:
-            return pack(key, write, whole=whole)
+            return pack(key, write, whole=whole, tick=tick)
 
-        return bool(self._written(write, packed, deadline, _number))
+        if tick is None:
+            return bool(self._written(write, packed, deadline, _number))
+        answer = self._written(write, packed, deadline)
+        tick.refuse(answer)
+        return bool(answer) and not was_sent(answer)
 
     def publish_unique(
-        self, write: Write, task_id: str, unique_key: str, deadline: Deadline, age: int = 0
+        self,
+        write: Write,
+        task_id: str,
+        unique_key: str,
+        deadline: Deadline,
+        age: int = 0,
+        tick: Tick | None = None,
     ) -> str:
         """Write one message if its key is free; the id of the task that has it then.
 
-        One of an age above 0 is written in any case. Raises `NotWritten`.
+        One of an age above 0 is written in any case. Raises `NotWritten`; for a `tick` as above.
         """
         [(list_key, [message])] = write.lists.items()
         keys = [self._keys.producer(write.producer), self._keys.unique(unique_key), list_key]
         arguments = [write.number, REMEMBERED_S, task_id, message, age]
-        return str(self._written(write, self._script(UNIQUE, keys, arguments), deadline))
+        if tick is None:
+            return str(self._written(write, self._script(UNIQUE, keys, arguments), deadline))
+        keys, arguments = [*keys, *tick.keys], [*arguments, *tick.arguments]
+        answer = self._written(write, self._script(ticked(UNIQUE), keys, arguments), deadline)
+        tick.refuse(answer)
+        return task_id if was_sent(answer) else str(answer)
 
     def is_void(self, write: Write, deadline: Deadline) -> bool:
         """Whether a write of unknown end never takes effect; else it was accepted.
@@ -153,7 +171,7 @@ class Line:
             self._pool.release(connection)
 
     def _script(self, text: str, keys: Sequence[str], arguments: Sequence[Any]) -> Packed:
-        name = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        name = digest(text)
 
         def packed(whole: bool) -> bytes:
             head = ("EVAL", text) if whole else ("EVALSHA", name)

@@ -2,7 +2,8 @@
 
 A task holds a lock by its message: until it gives the lock up, ends, or the message is taken from
 its process. No time-out is guessed, so a task may be long. Who holds outside of a task has a lease,
-which a thread renews for as long as the process lives and reaches the server.
+which a thread renews for as long as the process lives and reaches the server; and if it is part of
+a worker, no longer than that has its place in the fleet, in that epoch.
 """
 
 from __future__ import annotations
@@ -45,13 +46,16 @@ class Lock:
         *,
         owner: str,
         task: Token | None = None,
+        place: tuple[str, int] | None = None,
         wait_s: float = 10.0,
         lease_s: float = 30.0,
     ) -> None:
+        """`place` is the instance and epoch of the worker of which the owner is part."""
         self.name = name
         self._store = store
         self._whose = owner
         self._task = task
+        self._place = place
         self._wait_s = wait_s
         self._lease_ms = max(1, int(lease_s * 1000))
         self._key = store.keys.lock(name)
@@ -90,11 +94,13 @@ class Lock:
 
     def _try(self, owner: str) -> bool:
         inflight = held_in(self._store, self._task) if self._task is not None else ""
+        instance, epoch = self._place or ("", "")
+        record = self._store.keys.instance(instance) if instance else ""
         answer, number = self._store.call(
             "acquire_lock",
-            # Redis wants a key; without a task it is not looked at.
-            [self._key, inflight or self._key],
-            [owner, str(self._task or ""), self._lease_ms, KNOWN_FOR_MS],
+            # Redis wants keys; without a task, or outside of workers, they are not looked at.
+            [self._key, inflight or self._key, record or self._key],
+            [owner, str(self._task or ""), self._lease_ms, KNOWN_FOR_MS, epoch],
         )
         if answer < 0:
             raise Stale(f"lock {self.name!r}: the message of {self._task} was taken from it")

@@ -27,6 +27,8 @@ LOST_HEADER = "nxs_lost"
 MOVED_HEADER = "nxs_moved"
 #: The header with the `unique_key` of a task: while it is not done, there is no second of that key.
 UNIQUE_HEADER = "nxs_unique"
+#: The header of a periodic task: the term of the beat that sent it.
+TERM_HEADER = "nxs_term"
 
 
 #: kombu's highest priority.

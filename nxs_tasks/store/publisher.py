@@ -13,11 +13,18 @@ from hashlib import sha1
 from typing import NamedTuple
 
 from nxs_tasks.store import scripts
+from nxs_tasks.store.tick import Tick, ticked
+
+
+def digest(text: str) -> str:
+    """The name under which a server knows a script."""
+    return sha1(text.encode(), usedforsecurity=False).hexdigest()
+
 
 SCRIPT = scripts.text("publish")
-SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+SCRIPT_SHA = digest(SCRIPT)
 PLACE = scripts.text("place")
-PLACE_SHA = sha1(PLACE.encode(), usedforsecurity=False).hexdigest()
+PLACE_SHA = digest(PLACE)
 #: How long a repetition is known, s: longer than anybody keeps a write that is not confirmed.
 REMEMBERED_S = 7 * 86_400
 REMEMBERED = str(REMEMBERED_S)
@@ -63,37 +70,49 @@ class Write(NamedTuple):
         return sum(len(messages) for messages in self.lists.values())
 
 
-def pack(producer_key: str, write: Write, *, whole: bool = False) -> bytes:
-    """The command as the server reads it; with the text of the script if `whole`."""
+def pack(
+    producer_key: str, write: Write, *, whole: bool = False, tick: Tick | None = None
+) -> bytes:
+    """The command as the server reads it; with the text of the script if `whole`.
+
+    With `tick` it is one for a run of the schedule, and may be refused as that (`tick.lua`).
+    """
     lists = write.lists
-    if write.rooms:
-        return _packed(_placing(producer_key, write, whole=whole))
-    if len(lists) == 1 and not whole:
+    if len(lists) == 1 and not (whole or write.rooms or tick):
         [(key, messages)] = lists.items()
         if len(messages) == 1:
             return _pack_one(producer_key, str(write.number), key, messages[0])
-    parts = [*(WHOLE if whole else KNOWN), str(1 + len(lists)), producer_key, *lists]
-    parts += [str(write.number), REMEMBERED]
-    for messages in lists.values():
-        parts.append(str(len(messages)))
-        parts += messages
-    return _packed(parts)
+    keys, arguments = (_placing if write.rooms else _plain)(producer_key, write)
+    known, text = (PLACE_KNOWN, PLACE_WHOLE) if write.rooms else (KNOWN, WHOLE)
+    if tick is not None:
+        text = ("EVAL", ticked(text[1]))
+        known = ("EVALSHA", digest(text[1]))
+        keys, arguments = [*keys, *tick.keys], [*arguments, *tick.arguments]
+    return _packed([*(text if whole else known), str(len(keys)), *keys, *arguments])
 
 
-def _placing(producer_key: str, write: Write, *, whole: bool) -> list[str]:
+def _plain(producer_key: str, write: Write) -> tuple[list[str], list[str]]:
+    """Keys and arguments of `publish.lua`."""
+    arguments = [str(write.number), REMEMBERED]
+    for messages in write.lists.values():
+        arguments.append(str(len(messages)))
+        arguments += messages
+    return [producer_key, *write.lists], arguments
+
+
+def _placing(producer_key: str, write: Write) -> tuple[list[str], list[str]]:
+    """Keys and arguments of `place.lua`."""
     first = next(iter(write.rooms.values()))
-    head = PLACE_WHOLE if whole else PLACE_KNOWN
-    parts = [*head, str(2 + 2 * len(write.lists)), producer_key, first.waiting]
-    said = [str(write.number), REMEMBERED]
+    keys, arguments = [producer_key, first.waiting], [str(write.number), REMEMBERED]
     for key, messages in write.lists.items():
         room = write.rooms.get(key)
         if room is None:
-            parts += (key, key)
-            said += (str(len(messages)), "0", *messages)
+            keys += (key, key)
+            arguments += (str(len(messages)), "0", *messages)
         else:
-            parts += (key, room.other)
-            said += (str(len(messages)), str(len(room.parts)), *room.parts, *messages)
-    return parts + said
+            keys += (key, room.other)
+            arguments += (str(len(messages)), str(len(room.parts)), *room.parts, *messages)
+    return keys, arguments
 
 
 def _packed(parts: Sequence[str]) -> bytes:

@@ -29,6 +29,7 @@ class Held:
     epoch: int
     since: float | None  # when it was taken, by the server's clock, s
     envelope: Envelope
+    token: str = ""
 
     def for_s(self, now: float) -> float | None:
         """How long it has been held at `now`, by the server's clock, s."""
@@ -97,6 +98,7 @@ class Queues:
                 epoch=epoch,
                 since=since.get(tag),
                 envelope=_envelope(raw, read_held),
+                token=tag,
             )
             for tag, raw in raws.items()
         ]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from nxs_tasks.errors import (
     BrokerError,
@@ -50,6 +50,15 @@ MAKE_ROOM = frozenset(
 )
 #: Messages moved by one call of the script.
 MOVE_BATCH = 200
+
+
+class Confirmed(NamedTuple):
+    """What the record of an instance says when it has taken a heartbeat."""
+
+    state: State
+    beats: int  # consecutive ones
+    cordoned: str  # who has taken it out of service, and why; "" = nobody
+    drain: str  # who wants its process to end, and why; "" = nobody
 
 
 class FleetStore:
@@ -160,8 +169,8 @@ class FleetStore:
         failed: int,
         window_days: int,
         last: bool = False,
-    ) -> tuple[State, int]:
-        """Write one heartbeat; returns the state and the consecutive beats.
+    ) -> Confirmed:
+        """Write one heartbeat; returns what the record says.
 
         `succeeded` and `failed` are totals of this process. Raises `Stale` if another process has
         taken the name, or the record is gone.
@@ -179,11 +188,12 @@ class FleetStore:
                 *(epoch, longest_gap_s, text, window_days * 24, succeeded, failed, int(last)),
                 *(instance_id, "" if load.queued is None else load.queued),
                 *(int(bool(load.unhealthy)), load.progress, int(load.consuming is False)),
+                load.kept,
             ],
         )
         if not answer[0]:
             raise Stale(f"{instance_id} is now at epoch {answer[1] or 'none'}, not {epoch}")
-        return State(answer[1]), int(answer[2])
+        return Confirmed(State(answer[1]), int(answer[2]), *map(str, answer[3:5]))
 
     # looking
 
@@ -230,12 +240,27 @@ class FleetStore:
         split = sorted(text.rsplit(":", 2) for text in found)
         return tuple(Holder(instance=i, epoch=int(e), held=int(held)) for i, e, held in split)
 
-    def observe(self, longest_pause_s: float) -> tuple[float, float]:
+    def observe(self, longest_pause_s: float) -> tuple[float, float, float]:
         """Note a look at the fleet; returns since when it is looked at without a break (server
-        time, s), and how long ago the last look was (s).
+        time, s), how long ago the last look was (s), and since when what is seen is believed
+        (server time, s; 0 = it always was).
         """
-        since, gap = self.call("observe", [self.keys.observation()], [longest_pause_s])
-        return float(since), float(gap)
+        since, gap, believed = self.call("observe", [self.keys.observation()], [longest_pause_s])
+        return float(since), float(gap), float(believed)
+
+    def doubt(self) -> None:
+        """What the last look saw proves nothing: time-outs count from the next look."""
+        with explained(self.url):
+            self.client.hset(self.keys.observation(), "doubted", 1)
+
+    def observed(self, longest_pause_s: float) -> tuple[float, float]:
+        """The same without a look, for who acts between two."""
+        with explained(self.url):
+            since, last = self.client.hmget(self.keys.observation(), "since", "last")
+        now = self.now()
+        if since is None or last is None or now - float(last) > longest_pause_s:
+            return now, 0.0
+        return float(since), now - float(last)
 
     def now(self) -> float:
         """The server's time, s: the one clock that all nodes share."""
@@ -257,6 +282,21 @@ class FleetStore:
         except BrokerError:
             return None
         return Counter(entry["name"] for entry in clients if entry.get("name"))
+
+    def disconnect(self, instance_id: str, epoch: int) -> int | None:
+        """Close every connection of one process; how many, or None where that is not allowed.
+
+        No script may do that, so whoever calls this has looked a moment ago who has the name.
+        """
+        name = self.keys.client_name(instance_id, epoch)
+        try:
+            with explained(self.url):
+                ids = [c["id"] for c in self.client.client_list() if c.get("name") == name]
+                return sum(int(self.client.client_kill_filter(_id=i, skipme=True)) for i in ids)
+        except BrokerUnreachable:
+            raise
+        except BrokerError:
+            return None
 
     # effects: each checks state and epoch in its script
 
@@ -316,6 +356,23 @@ class FleetStore:
         if not noted:
             raise Stale(f"{decision.instance} changed meanwhile")
 
+    def remark(
+        self, instance_id: str, epoch: int, event: str, reason: str, evidence: Mapping[str, Any]
+    ) -> str:
+        """Record what was done about an instance that stays in its state; returns its stream id.
+
+        It stands among the transitions, with one state as source and target. Raises `Stale` if
+        another process has the name.
+        """
+        known, detail = self.call(
+            "remark",
+            [self.keys.instance(instance_id), self.keys.transitions()],
+            [instance_id, epoch, event, reason, json.dumps(dict(evidence)), STREAM_LENGTH],
+        )
+        if not known:
+            raise Stale(f"{instance_id} is now {detail}")
+        return str(detail)
+
     def forget(self, decision: Forget, keep_outcomes_s: int) -> None:
         """Remove the record of an instance that ended. Raises `Stale`."""
         keys = self.keys
@@ -346,8 +403,10 @@ class FleetStore:
         could be run. What is no message stays, because it would harm whoever takes it. Raises
         `Stale`.
         """
-        # It may live, and be the one with the shortest line; yet it takes none.
-        snapshot, own = self.snapshot().without(decision.instance), self.keys.own_queue
+        # It may live, and be the one with the shortest line; yet it takes none. Nor do others that
+        # are cordoned: two of them would give it to each other.
+        snapshot = self.snapshot().without(decision.instance).in_service()
+        own = self.keys.own_queue
 
         def where(task: str) -> str | None:
             return home(task, snapshot, own, decision.target)

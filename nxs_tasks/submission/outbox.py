@@ -20,6 +20,7 @@ from nxs_tasks.runtime import Runtime
 from nxs_tasks.store.connect import place_of_url
 from nxs_tasks.store.line import Lines, NotWritten
 from nxs_tasks.store.publisher import NO_ROOMS, Room, Write
+from nxs_tasks.store.tick import Tick
 from nxs_tasks.submission.batches import LEASE_S
 from nxs_tasks.submission.outcome import SubmitOutcome
 from nxs_tasks.submission.replay import Drained, Replay, say_left
@@ -46,12 +47,14 @@ ATTRIBUTE = "nxs_outbox"
 class Receipt:
     """What became of messages that were handed in, and why.
 
-    `task_id` is told for a unique key: the id of the task that has it.
+    `task_id` is told for a unique key: the id of the task that has it. `for_now` says of what was
+    rejected that the same may be taken later.
     """
 
     outcome: SubmitOutcome
     reason: str = ""
     task_id: str = ""
+    for_now: bool = False
 
 
 ACCEPTED = Receipt(SubmitOutcome.ACCEPTED)
@@ -121,20 +124,23 @@ class Outbox:
         *,
         keep: bool = True,
         rooms: Mapping[str, Room] = NO_ROOMS,
+        tick: Tick | None = None,
     ) -> Receipt:
         """Hand in messages for lists (their full keys), all or none, first to be taken first.
 
         What finds no room in a list of `rooms` any more goes to the other one. Without `keep` they
         are rejected where they would be spooled. Never raises for a broker or a disk that cannot
-        take them.
+        take them. With `tick` they are a run of the schedule, which is never spooled: raises
+        `NotLeading`, `AnotherRun`.
         """
+        keep = keep and tick is None
         deadline = deadline or self.deadline()
         lines = self._ready()
         if not self._breaker.lets_through():
             return self._keep(Handed(lists, deadline, keep=keep), self._breaker.why)
         try:
             with lines.line() as line:
-                line.publish(line.next_write(lists, rooms), deadline.part(SEND_SHARE))
+                line.publish(line.next_write(lists, rooms), deadline.part(SEND_SHARE), tick)
         except NotWritten as failure:
             return self._take_over(Handed(lists, deadline, keep=keep), failure)
         self._heal()
@@ -148,16 +154,18 @@ class Outbox:
         unique_key: str,
         deadline: Deadline | None = None,
         age: int = 0,
+        tick: Tick | None = None,
     ) -> Receipt:
         """Hand in one message if no other task has its key; the receipt says who has it.
 
         One of an age above 0 is a later message of a task that has its key already. If it must be
-        spooled it goes on without, because by then another may have it.
+        spooled it goes on without, because by then another may have it. `tick` as for `send`.
         """
         lists = {list_key: (message,)}
         handed = Handed(
             lists,
             deadline or self.deadline(),
+            keep=tick is None,
             task_id=task_id,
             unique_key="" if age else unique_key,
         )
@@ -172,6 +180,7 @@ class Outbox:
                     unique_key,
                     handed.deadline.part(SEND_SHARE),
                     age,
+                    tick,
                 )
         except NotWritten as failure:
             return self._take_over(handed, failure)
@@ -199,7 +208,7 @@ class Outbox:
     def _keep(self, handed: Handed, why: str, write: Write | None = None) -> Receipt:
         doubt = "" if write is None else "; it may have been written all the same"
         if not handed.keep:
-            return Receipt(SubmitOutcome.REJECTED, f"{why}{doubt}")
+            return Receipt(SubmitOutcome.REJECTED, f"{why}{doubt}", for_now=True)
         try:
             deadline = Deadline(max(LEAST_KEEP_S, handed.deadline.remaining()))
             owner = self.spool.keep(list(self._rows(handed, why, write)), deadline)

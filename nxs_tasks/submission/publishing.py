@@ -28,6 +28,7 @@ from nxs_tasks.runtime import CONTROL_TASKS, Runtime
 from nxs_tasks.store.keys import Wire
 from nxs_tasks.store.message import UNIQUE_HEADER, age_of
 from nxs_tasks.store.publisher import NO_ROOMS, Room
+from nxs_tasks.store.ticket import Ticket, take
 from nxs_tasks.submission.draft import Draft, level
 from nxs_tasks.submission.options import refuse_early
 from nxs_tasks.submission.outbox import Outbox, Receipt
@@ -129,7 +130,7 @@ class TaskProducer:
         delivery_mode: Any = None,
         **properties: Any,
     ) -> None:
-        """As kombu's. Raises `SubmissionRejected`, `AlreadySubmitted`."""
+        """As kombu's. Raises `SubmissionRejected`, `AlreadySubmitted`; `Stale` to a beat."""
         deadline = self._outbox.deadline()
         name = exchange.name if isinstance(exchange, Exchange) else exchange or ""
         if not headers or "task" not in headers:
@@ -169,12 +170,16 @@ class TaskProducer:
         except BrokerError as error:
             if isinstance(error, BrokerUnreachable):
                 self._outbox.trip(str(error))
-            raise SubmissionRejected(
+            refusal = SubmissionRejected(
                 f"{self._name} is not sent, and cannot be kept, because only the broker knows the "
                 f"queues of exchange {exchange!r}: {error}"
-            ) from None
+            )
+            refusal.for_now = isinstance(error, BrokerUnreachable)
+            raise refusal from None
 
     def _hand_in(self, draft: Draft, text: str, queues: list[str], deadline: Deadline) -> None:
+        ticket = take()
+        tick = None if ticket is None else ticket.tick
         priority = level(draft.properties.get("priority"))
         keys = [self._sender.wire.list_of(queue, priority) for queue in queues]
         headers = draft.headers
@@ -189,17 +194,21 @@ class TaskProducer:
             if not age:
                 refuse_early(self._sender.task(self._name))
             send = self._outbox.send_unique
-            receipt = send(keys[0], text, task_id, str(unique), deadline, age)
+            receipt = send(keys[0], text, task_id, str(unique), deadline, age, tick)
+            _count(ticket, receipt)
             if receipt.outcome is not SubmitOutcome.REJECTED and receipt.task_id != task_id:
                 raise AlreadySubmitted(receipt.task_id, str(unique))
         else:
             keep = not self._name.startswith(CONTROL_TASKS)
             lists = dict.fromkeys(keys, (text,))
             rooms = self._rooms(queues, keys)
-            receipt = self._outbox.send(lists, deadline, keep=keep, rooms=rooms)
+            receipt = self._outbox.send(lists, deadline, keep=keep, rooms=rooms, tick=tick)
+            _count(ticket, receipt)
         _RECEIPTS.get([]).append(receipt)
         if receipt.outcome is SubmitOutcome.REJECTED:
-            raise SubmissionRejected(f"{self._name}[{task_id}] is not sent: {receipt.reason}")
+            refusal = SubmissionRejected(f"{self._name}[{task_id}] is not sent: {receipt.reason}")
+            refusal.for_now = receipt.for_now
+            raise refusal
 
     def _rooms(self, queues: list[str], keys: list[str]) -> Mapping[str, Room]:
         placement = self._sender.placed(queues[0]) if len(queues) == 1 else None
@@ -209,10 +218,16 @@ class TaskProducer:
         return NO_ROOMS if room is None else {keys[0]: room}
 
     def _broadcast(self, body: Any, options: dict[str, Any], deadline: Deadline) -> None:
+        ticket = take()
         try:
+            if ticket is not None:
+                # Not in one step: who dies in between has not sent it, and nobody sends it twice.
+                ticket.count_now()
             self._topology.publish(body, options, deadline)
         except BrokerError as error:
-            raise SubmissionRejected(f"{self._name} is not broadcast: {error}") from None
+            refusal = SubmissionRejected(f"{self._name} is not broadcast: {error}")
+            refusal.for_now = isinstance(error, BrokerUnreachable)
+            raise refusal from None
 
     def _tell(self, body: Any, options: dict[str, Any], deadline: Deadline) -> None:
         """Publish what is no task: the event that one was sent, which may be lost."""
@@ -230,6 +245,11 @@ class TaskProducer:
                     self._outbox.expire(
                         self._sender.wire.queue_keys(entity.name), milliseconds, deadline
                     )
+
+
+def _count(ticket: Ticket | None, receipt: Receipt) -> None:
+    if ticket is not None:
+        ticket.counted = receipt.outcome is not SubmitOutcome.REJECTED
 
 
 def _with_own_key(headers: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha1
@@ -33,11 +34,12 @@ from kombu.utils.json import loads
 from nxs_tasks.clock import SYSTEM
 from nxs_tasks.errors import BrokerError
 from nxs_tasks.store import scripts
-from nxs_tasks.store.claim import keys_and_arguments
+from nxs_tasks.store.claim import Wishes, keys_and_arguments
 from nxs_tasks.store.connect import forgot_script, out_of_memory
 from nxs_tasks.store.message import LOST_HEADER, MOVED_HEADER
+from nxs_tasks.transport.ahead import AheadMixin
 from nxs_tasks.transport.qos import ClaimingQoS
-from nxs_tasks.transport.tenure import Claimed, Ending, Tenure
+from nxs_tasks.transport.tenure import Claimed, Ending, Tenure, at_once
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ SCRIPT = scripts.text("claim")
 SPARING_SCRIPT = scripts.sparing(SCRIPT)
 
 
-class ClaimingMixin:
+class ClaimingMixin(AheadMixin):
     """For kombu's Redis channels. Without a tenure (`nxs_tenure`) they are as kombu made them."""
 
     QoS = ClaimingQoS
@@ -73,6 +75,8 @@ class ClaimingMixin:
     _claims = False  # consumes something that is acknowledged
     _asked = False  # what was sent last is the script, and not kombu's BRPOP
     _has_notices = False
+    _hears_intents = False  # and is told which key has changed
+    _intents_changed = True  # since the last claim, as far as is known
     _script = SCRIPT
     _script_sent = False
     _named = -1  # the epoch that the connection's name has
@@ -94,20 +98,34 @@ class ClaimingMixin:
         if tenure is None or not self._asked:
             super()._brpop_start(timeout)  # type: ignore[misc]
             return
-        queues = self._queue_cycle.consume(len(self.active_queues))  # type: ignore[attr-defined]
-        if not queues:
+        if not self._queues():
             return
-        connection = self.client.connection
-        self._turn_notices_on(connection)
+        self._turn_notices_on(self.client.connection)
+        if self._slot_came():
+            return
         if not self._asks_for_more(tenure):
-            self._wait(NO_ROOM_S)
+            if self._has_begun:
+                # The pool may have looked already whether it has something to write.
+                self.connection.wake()
+            if self.qos.can_consume():
+                self._wait(NO_ROOM_S)
             return
-        self._in_poll, self._waits_until = connection, None
+        self._send_claim(tenure)
+        self._in_poll, self._waits_until = self.client.connection, None
         self._brpop_sent_at = SYSTEM.monotonic()
+
+    def _send_claim(self, tenure: Tenure, ahead: int = 0) -> None:
+        connection, queues = self.client.connection, self._queues()
         token = tenure.next_token()
         self._token = str(token)
         self._turn_name(connection, token.epoch)
-        connection.send_command(*self._call(), *self._arguments(tenure, token.epoch, queues))
+        self._intents_changed = not self._hears_intents
+        arguments = self._arguments(tenure, token.epoch, queues, tenure.wishes(ahead))
+        connection.send_command(*self._call(), *arguments)
+
+    def _queues(self) -> list[str]:
+        active = len(self.active_queues)  # type: ignore[attr-defined]
+        return list(self._queue_cycle.consume(active))  # type: ignore[attr-defined]
 
     def _call(self) -> tuple[str, str]:
         """The script by its name, if the server has seen it on this connection."""
@@ -116,9 +134,11 @@ class ClaimingMixin:
         self._script_sent = True
         return "EVAL", self._script
 
-    def _arguments(self, tenure: Tenure, epoch: int, queues: list[str]) -> list[Any]:
+    def _arguments(
+        self, tenure: Tenure, epoch: int, queues: list[str], wishes: Wishes
+    ) -> list[Any]:
         keys, arguments = keys_and_arguments(
-            tenure.store, tenure.instance, epoch, self._token, queues, tenure.wishes()
+            tenure.store, tenure.instance, epoch, self._token, queues, wishes
         )
         return [len(keys), *keys, *arguments]
 
@@ -139,12 +159,29 @@ class ClaimingMixin:
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
             connection.read_response()
             self._has_notices = True
+            self._listen_for_intents(connection)
         except self.ResponseError as error:  # type: ignore[attr-defined]
             log.warning("the server sends no notices, so this worker asks all the time: %s", error)
-            self._has_notices = False
+            self._has_notices = self._hears_intents = False
         self._tracked = connection._sock
         self._script_sent = False
+        self._intents_changed = True
         self._named = -1
+
+    def _listen_for_intents(self, connection: Any) -> None:
+        tell = getattr(connection._parser, "set_invalidation_push_handler", None)
+        self._hears_intents = tell is not None
+        if tell is not None:
+            tell(self._note_change)
+
+    def _note_change(self, notice: list[Any]) -> None:
+        tenure, changed = self.nxs_tenure, notice[1]
+        if changed is None or tenure is None:  # all that it has read
+            self._intents_changed = True
+            return
+        keys = tenure.store.keys
+        wanted = {keys.cancelled(), keys.paused_tasks()}
+        self._intents_changed |= not wanted.isdisjoint(map(bytes_to_str, changed))
 
     def waits_s(self) -> float | None:
         """For how long it goes on waiting for a notice, s; None if it awaits none."""
@@ -156,6 +193,13 @@ class ClaimingMixin:
         """Stop waiting for a notice when the time is over: the next poll asks."""
         if self._waits_until is not None and SYSTEM.monotonic() >= self._waits_until:
             self._in_poll = self._waits_until = None
+
+    def lose_connection_if_wanted(self) -> None:
+        """Raises a connection error if that is wanted: Celery's consumer then connects anew."""
+        tenure = self.nxs_tenure
+        if tenure is not None and self._claims and tenure.lose:
+            reason, tenure.lose = tenure.lose, ""
+            raise ConnectionResetError(reason)
 
     # being answered
 
@@ -186,7 +230,8 @@ class ClaimingMixin:
         return self._take(answer, self.nxs_tenure)
 
     def _take(self, answer: list[Any], tenure: Tenure) -> bool:
-        kind = answer[0]
+        kind, ahead = answer[0], self._was_ahead
+        self._was_ahead = False
         if kind == 1:
             self._in_poll, self._futile = None, 0
             self._flush_brpop_reauth()  # type: ignore[attr-defined]
@@ -199,6 +244,10 @@ class ClaimingMixin:
         if kind < 0:
             tenure.on_displaced()
             self._wait(DISPLACED_S)
+            raise Empty
+        if ahead:
+            # It may have left what there is to others: asked again, now for a slot.
+            self._in_poll = None
             raise Empty
         tenure.took(None, SYSTEM.monotonic())
         due_s = answer[1] / 1000 if answer[1] >= 0 else ASK_AGAIN_S
@@ -223,6 +272,7 @@ class ClaimingMixin:
         except self.connection_errors:  # type: ignore[attr-defined]
             connection.disconnect()
             self._waits_until = self._in_poll = None
+            self._intents_changed = True
             return
         if not told or self._waits_until is None:
             return
@@ -233,15 +283,17 @@ class ClaimingMixin:
             self._waits_until = self._in_poll = None
 
     def _deliver_claimed(self, answer: list[Any], tenure: Tenure) -> None:
-        queue, raw = bytes_to_str(answer[1]), answer[2].decode("utf-8", "surrogateescape")
-        claimed = Claimed(
-            self._token, queue, raw, bool(answer[3]), float(answer[4]), self._read(raw)
-        )
+        claimed = self._claimed(answer)
         if tenure.room.fits(claimed.task):
             self._deliver(claimed, tenure)
         else:
             tenure.kept = claimed
             tenure.on_kept()
+
+    def _claimed(self, answer: list[Any], until: float | None = None) -> Claimed:
+        queue, raw = bytes_to_str(answer[1]), answer[2].decode("utf-8", "surrogateescape")
+        intents, at = bool(answer[3]), float(answer[4])
+        return Claimed(self._token, queue, raw, intents, at, self._read(raw), until)
 
     def _asks_for_more(self, tenure: Tenure) -> bool:
         """Whether there is room for more than what is kept, which starts first."""
@@ -258,14 +310,29 @@ class ClaimingMixin:
         if kept is None:
             return True
         if not tenure.room.fits(kept.task):
+            if kept.until is not None:
+                # Now it waits for room, as what is taken for a free slot does.
+                tenure.kept = replace(kept, until=None)
+                tenure.on_kept()
             return False
-        tenure.kept = None
-        tenure.on_kept()
+        if tenure.take_kept() is not kept:
+            return True  # it was given to another instance in this moment
+        if kept.until is None:
+            tenure.on_kept()
+        else:
+            self._has_begun = True
         # The channel that it came by may be closed by now.
         kept.message.channel = self
         # It may have been cancelled or paused since.
-        self._deliver(replace(kept, intents=True), tenure)
+        self._deliver(replace(kept, intents=self._may_be_unwanted(kept)), tenure)
         return bool(self.qos.can_consume())
+
+    def _may_be_unwanted(self, kept: Claimed) -> bool:
+        if kept.until is None:
+            return True
+        # What was read when it was taken is told of if it changes.
+        self.read_notices()
+        return kept.intents or self._intents_changed
 
     def _deliver(self, claimed: Claimed, tenure: Tenure) -> None:
         callbacks = self.connection._callbacks
@@ -339,6 +406,7 @@ class ClaimingMixin:
         acknowledged = not no_ack and queue not in self._fanout_queues  # type: ignore[attr-defined]
         if self.nxs_tenure is not None and acknowledged and self.nxs_tenure.has_tasks(queue):
             self._claims = True
+            self.nxs_tenure.tells_soon = self.tells_soon
             self.connection._callbacks[queue] = partial(self._hand_over, callback)
         return answer
 
@@ -350,4 +418,10 @@ class ClaimingMixin:
         """Close; nothing is awaited from a server that was not asked."""
         if self._waits_until is not None:
             self._waits_until = self._in_poll = None
+        if self.nxs_tenure is not None and self._claims:
+            self.nxs_tenure.tells_soon = at_once
+            self.nxs_tenure.settle_all()
+        if self._asks_ahead:
+            with suppress(*self._real_errors):
+                self.read_ahead()
         super().close()  # type: ignore[misc]

@@ -57,6 +57,9 @@ class Freshness(Protocol):
     def fresh(self, epoch: int, now: float) -> bool:
         """Whether a process of that epoch was confirmed lately; `now` is `Clock.elapsed`, s."""
 
+    def epoch(self) -> int | None:
+        """The epoch that was confirmed last, or None if there is none."""
+
 
 @dataclass(slots=True, eq=False)
 class Acting:
@@ -101,6 +104,13 @@ class Fence:
         self._clock = clock
         #: Set by a worker before its pool forks.
         self.lease: Freshness | None = None
+        #: Of which instance that is.
+        self.instance = ""
+
+    def place(self) -> tuple[str, int] | None:
+        """Instance and epoch of the worker of which this process is part, while it is known."""
+        epoch = None if self.lease is None else self.lease.epoch()
+        return None if epoch is None else (self.instance, epoch)
 
     def acting(self) -> Acting | None:
         """Who acts in this thread, or None if nobody has to be asked."""

@@ -6,6 +6,8 @@ and what reads the app's broker URL (Flower) sees `redis://` as before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 import kombu
@@ -36,6 +38,7 @@ class Transport(kombu_redis.Transport):
 
     Channel = Channel
     _loop: Any = None
+    _loop_thread = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,12 +47,27 @@ class Transport(kombu_redis.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Called by a worker with an event loop; others poll with a time-out."""
         super().register_with_event_loop(connection, loop)
-        self._loop = loop
+        self._loop, self._loop_thread = loop, get_ident()
+
+    def is_in_loop(self) -> bool:
+        """Whether this is the thread of the event loop."""
+        return self._loop is not None and self._loop_thread == get_ident()
 
     def wake_in(self, seconds: float) -> None:
         """Have the event loop come round after so long, s."""
         if self._loop is not None:
             self._loop.call_later(seconds, _come_round)
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the event loop come round now: for how long it waits may be settled already."""
+        waker = getattr(self._loop, "_waker", None)
+        if waker is not None:
+            waker.wake()
+
+    def call_soon(self, action: Callable[[], object]) -> None:
+        """Called in the thread of the event loop: what it does first at its next turn."""
+        self._loop.call_soon(action)
 
 
 class SentinelTransport(Transport):

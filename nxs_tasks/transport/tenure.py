@@ -29,6 +29,7 @@ from nxs_tasks.store.homes import lasting
 from nxs_tasks.store.inflight import Inflight
 from nxs_tasks.store.message import UNIQUE_HEADER, age_of, as_text
 from nxs_tasks.store.token import Token, parse
+from nxs_tasks.transport.ahead import Ahead
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Claimed:
     intents: bool  # some task is cancelled or paused
     at: float  # when, by the server's clock, s
     message: Any = None  # kombu's, None while it could not be read
+    until: float | None = None  # it was taken ahead and starts before then, monotonic, s
 
     @property
     def task(self) -> str:
@@ -76,6 +78,11 @@ class Boundless:
         return True
 
 
+def at_once() -> bool:
+    """Nobody tells later how something ended."""
+    return False
+
+
 #: Decides whether Celery gets a message; if not it has put it elsewhere.
 Gate = Callable[[Claimed], bool]
 
@@ -88,6 +95,8 @@ class Ending:
     requeue: bool = False  # else it is dropped
     lost: bool = False  # requeued because the pool process that ran it died
     stray: bool = False  # requeued because this process never had it in its hands
+    ahead: bool = False  # requeued because it was taken ahead: it goes back to where it was
+    to: str = ""  # requeued for this instance
     unique_key: str = ""
     task_id: str = ""
     age: int = 0
@@ -125,16 +134,22 @@ class Tenure:
     progress: Callable[[], str] = lambda: ""
     #: Whether nothing is to be taken until it is known whose fault some failures are.
     suspended: bool = False
+    #: Who has taken this instance out of service, and why, as of the last heartbeat; "" = nobody.
+    cordoned: str = ""
+    #: Why the consumer is to lose its connection, so that Celery makes it anew; "" = it is not.
+    lose: str = ""
     #: Its state as the last heartbeat was told it.
     state: State = State.JOINING
     #: What is wrong with how tasks go here; "" = nothing is known to be.
     unhealthy: str = ""
-    #: A message that waits here until there is room for it.
-    kept: Claimed | None = None
+    #: What this process takes before there is a slot for it.
+    ahead: Ahead = field(default_factory=Ahead)
     #: Called when the broker said that this process may have lost its place.
     on_displaced: Callable[[], None] = lambda: None
-    #: Called when a message is kept, or is kept no more.
+    #: Called when a message is kept because there is no room, or is kept no more.
     on_kept: Callable[[], None] = lambda: None
+    #: Whether who calls `settle` need not tell it: it is told at the next turn of the event loop.
+    tells_soon: Callable[[], bool] = at_once
     #: Called with kombu's message when Celery raised instead of starting it.
     on_stumble: Callable[[Any], None] = lambda message: None
     #: Tokens of tasks whose pool process died: their return counts as a loss.
@@ -151,6 +166,8 @@ class Tenure:
     asked: str = ""
     #: Acknowledgements that came too late, in all.
     refused: int = 0
+    #: None or one message that waits here: see `kept`. Of two threads that take it, one gets it.
+    _kept: deque[Claimed] = field(default_factory=deque)
     _ended: set[str] = field(default_factory=set)
     _telling: set[str] = field(default_factory=set)
     #: From a start of its own: a server that has lost its data gives out the same epoch again.
@@ -163,22 +180,45 @@ class Tenure:
         """What processes hold."""
         return Inflight(self.store)
 
+    @property
+    def kept(self) -> Claimed | None:
+        """A message that waits here until there is room for it, or was taken ahead."""
+        with suppress(IndexError):
+            return self._kept[0]
+        return None
+
+    @kept.setter
+    def kept(self, claimed: Claimed | None) -> None:
+        self._kept.clear()
+        if claimed is not None:
+            self._kept.append(claimed)
+
+    def take_kept(self) -> Claimed | None:
+        """It waits here no more, and the caller alone decides what becomes of it."""
+        with suppress(IndexError):
+            return self._kept.popleft()
+        return None
+
     def next_token(self) -> Token:
         """A name for the next delivery to this process."""
         token = Token(self.instance, self.epoch, next(self._numbers))
         self.asked = str(token)
         return token
 
-    def wishes(self) -> Wishes:
-        """What this process would rather take next, and where else."""
-        theft = self.theft
-        if theft is None and not self.keys:
+    def wishes(self, ahead: int = 0) -> Wishes:
+        """What this process would rather take next, and where else.
+
+        `ahead` is how many slots it has, if it takes one ahead: nothing is stolen then.
+        """
+        theft = None if ahead else self.theft
+        if theft is None and not self.keys and not ahead:
             return NONE
         return Wishes(
             warm=tuple(map(quoted, self.keys)),
             longest_s=self.longest_s(),
-            others=self._their_queues,
+            others=() if ahead else self._their_queues,
             names=None if theft is None else theft.names,
+            ahead=ahead,
         )
 
     @property
@@ -207,6 +247,7 @@ class Tenure:
             self._ended.discard(token)
             return
         self._ended.add(token)
+        self.ahead.ends += 1
         headers = getattr(message, "headers", None) or {}
         done = not requeue and token not in self.unfinished
         ending = Ending(
@@ -224,10 +265,27 @@ class Tenure:
         self.unfinished.discard(token)
         self.settle(ending)
 
+    def give_back_kept(self, *, leaving: bool = False) -> None:
+        """Give back what is kept: to where it was, or to others if this process is `leaving`."""
+        kept = self.take_kept()
+        if kept is not None:
+            self.settle(Ending(kept.token, requeue=True, stray=leaving, ahead=not leaving))
+            # So that those who look for work hear how many wait here.
+            self.on_kept()
+
+    def send_kept(self, instance: str) -> bool:
+        """Give what is kept to an instance that has room for it; False if it began meanwhile."""
+        kept = self.take_kept()
+        if kept is not None:
+            self.settle(Ending(kept.token, requeue=True, stray=True, to=instance))
+            self.on_kept()
+        return kept is not None
+
     def settle(self, ending: Ending) -> None:
         """Tell the broker how a message ended; kept for later if it does not answer."""
         self.unsettled[ending.token] = ending
-        self.settle_all()
+        if ending.requeue or not self.tells_soon():
+            self.settle_all()
 
     def settle_all(self) -> None:
         """Tell the broker every ending that it has not heard yet."""
@@ -291,13 +349,18 @@ class Tenure:
             lost_at=self.store.now() if ending.lost else None,
             lost_holders=self.settings.lost_holders,
             # A task that asks for it again and again must not keep all others waiting.
-            last=not (ending.lost or ending.stray or ending.moves),
+            last=not (ending.lost or ending.stray or ending.ahead or ending.moves),
             # Or who it has just left, now idle, would take it back at once.
             pinned=ending.moves,
         )
         return bool(back.to_queues or back.to_quarantine)
 
     def _way(self, ending: Ending) -> Callable[[str, str], str]:
+        if ending.to:
+            own = self.store.keys.own_queue(ending.to)
+            return lambda task, queue: own
+        if ending.ahead:
+            return lambda task, queue: queue
         if not ending.moves:
             return self.home
         return Checkpoints(self.store).way(ending.task_id, self.instance, self.settings)

@@ -58,14 +58,14 @@ class Capacity:
         return len(names) + self._extra(names) + wanted <= slots
 
     def _names(self) -> list[str]:
-        return [*_names(), *(name for name in self._limited() if name in self._traits)]
+        return [*taken_up(), *(name for name in self._limited() if name in self._traits)]
 
     def _extra(self, names: Iterable[str]) -> int:
         return sum(self._traits[name].slots - 1 for name in names if name in self._traits)
 
 
-def _names() -> list[str]:
-    """Of what Celery has taken up and not ended."""
+def taken_up() -> list[str]:
+    """Names of what Celery has taken up and not ended."""
     while True:
         try:
             return [str(request.name) for request in list(state.reserved_requests)]

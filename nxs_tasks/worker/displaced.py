@@ -60,6 +60,12 @@ def stop_displaced(epoch: int) -> None:
                 os.kill(request.worker_pid, signal.SIGKILL)
 
 
-def end_worker() -> None:
+def end_worker(exit_code: int = EXIT_REPLACED) -> None:
     """Ask Celery to shut this worker down: it can take no work any more."""
-    state.should_stop = EXIT_REPLACED
+    state.should_stop = exit_code
+
+
+def drain_worker() -> None:
+    """Ask Celery for a warm shutdown: somebody has drained this worker."""
+    if state.should_stop is None:
+        state.should_stop = 0

@@ -1,10 +1,13 @@
 """The heartbeat of one instance: a thread of its own with a connection of its own.
 
 A thread, because a synchronous client on the event loop would freeze the worker for as long as a
-frozen broker does. When the broker is away it goes on trying; when it is back it resumes.
+frozen broker does. When the broker is away it goes on trying; when it is back it resumes. It does
+not wait a whole period for that: an answer that does not come has cost some seconds already, and
+with few more such the instance would be taken for a ZOMBIE.
 
 It is also how a process learns that the fleet has given it up. Taken for a ZOMBIE, it still holds
-what it holds, and announces itself again. Declared GONE, or without a record (a restart of the
+what it holds, and announces itself again, unless its consumer takes no work: then that is why, and
+it waits until it takes some. Declared GONE, or without a record (a restart of the
 broker without persistence), it holds nothing any more: it joins with a new epoch. If another
 process has its name, it takes no work any more and ends.
 """
@@ -30,6 +33,7 @@ from nxs_tasks.transport.tenure import Tenure
 from nxs_tasks.worker.consumption import Consumption
 from nxs_tasks.worker.lease import Lease
 from nxs_tasks.worker.tally import Tally
+from nxs_tasks.worker.waking import Waker
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class Heartbeat(threading.Thread):
         upkeep: Callable[[], object] = lambda: None,
         on_new_epoch: Callable[[int], None] = lambda epoch: None,
         on_replaced: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
         lease: Lease | None = None,
     ) -> None:
         super().__init__(name="nxs-heartbeat", daemon=True)
@@ -70,20 +75,30 @@ class Heartbeat(threading.Thread):
         self._upkeep = upkeep
         self._on_new_epoch = on_new_epoch
         self._on_replaced = on_replaced
+        self._on_drain = on_drain
         self._lease = lease or Lease(settings.gone_after)
         tenure.on_displaced = tenure.on_kept = self._wake
         self._tally = tally
         self._settings = settings
         self._clock = clock
-        self._look = look
+        #: What the pool and the consumer are doing at a time, monotonic, s.
+        self.look = look
         self._latency_ms: float | None = None
         self._state = State.JOINING
         self._failing = False
+        #: Since when the broker answers without a break, and when it did last, monotonic, s.
+        self._answers_since: float | None = None
+        self._answered_at = 0.0
         self._replaced = False
         self._leaving = ""
         self._over = threading.Event()
-        self._woken = threading.Event()
+        self._woken = Waker()
         self._left = threading.Event()
+
+    @property
+    def state(self) -> State:
+        """What the broker said last that we are."""
+        return self._state
 
     def run(self) -> None:
         """Beat until stopped."""
@@ -96,13 +111,23 @@ class Heartbeat(threading.Thread):
                 log.exception("a heartbeat failed and is tried again")
             self._woken.wait(self._period())
 
+    @property
+    def leaving(self) -> str:
+        """Why this process shuts down; "" while it does not."""
+        return self._leaving
+
+    def answers_since(self, now: float) -> float | None:
+        """Since when the broker answers without a break, s; None if it does not. `now` likewise."""
+        patience = self._settings.heartbeat_period + 3 * self._settings.broker_timeout
+        return self._answers_since if now - self._answered_at <= patience else None
+
     def _wake(self) -> None:
-        self._woken.set()
+        self._woken.wake()
 
     def leave(self, reason: str) -> None:
         """Announce a graceful shutdown. Safe in a signal handler: the thread does the work."""
         self._leaving = self._leaving or reason
-        self._woken.set()
+        self._woken.wake()
 
     def leave_now(self, reason: str) -> None:
         """Announce a graceful shutdown, and wait until it is known or the broker is too slow."""
@@ -112,7 +137,7 @@ class Heartbeat(threading.Thread):
     def stop(self) -> None:
         """End the thread, and say that the process is finished."""
         self._over.set()
-        self._woken.set()
+        self._woken.wake()
         if self.is_alive():
             self.join(timeout=2 * self._settings.broker_timeout)
         self.beat_safely(last=True)
@@ -128,7 +153,7 @@ class Heartbeat(threading.Thread):
             if not self._failing:
                 refused = isinstance(error, JoinRefused)
                 log.warning("%s: %s", "no work here" if refused else "heartbeats pause", error)
-            self._failing = True
+            self._failing, self._answers_since = True, None
         else:
             if self._failing:
                 log.warning("heartbeats resume")
@@ -138,7 +163,7 @@ class Heartbeat(threading.Thread):
         """Look, and write what was seen. Raises `BrokerError`, `Stale`."""
         load = self.observe()
         epoch, sent_at = self._tenure.epoch, self._clock.elapsed()
-        self._state, _ = self._store.heartbeat(
+        confirmed = self._store.heartbeat(
             self._tenure.instance,
             self._tenure.epoch,
             load,
@@ -148,17 +173,33 @@ class Heartbeat(threading.Thread):
             window_days=self._settings.outcome_days,
             last=last,
         )
+        self._state, self._tenure.cordoned = confirmed.state, confirmed.cordoned
         self._tenure.state = self._state
+        self._note_answer()
         if self._state not in ENDED:
             self._lease.renew(epoch, sent_at)
+        if confirmed.drain and not self._leaving:
+            # The control message may not have come: it is told once, and to who listens then.
+            self._leaving = f"drained {confirmed.drain}"
+            self._on_drain()
         if self._leaving:
             self._announce_leaving()
         elif self._state is State.ZOMBIE and not last:
-            self._join(self._tenure.epoch, "taken for a ZOMBIE, but alive")
+            self._wake_up(load)
         elif self._state in ENDED and not last:
             self._join(self._tenure.epoch + 1, f"declared {self._state}, but alive")
         self._tenure.settle_all()
         self._upkeep()
+
+    def _wake_up(self, load: Load) -> None:
+        if load.consuming is not False:  # unknown condemns nobody
+            self._join(self._tenure.epoch, "taken for a ZOMBIE, but alive")
+
+    def _note_answer(self) -> None:
+        now = self._clock.monotonic()
+        if self.answers_since(now) is None:
+            self._answers_since = now
+        self._answered_at = now
 
     def _announce_leaving(self) -> None:
         if (self._state, Event.SHUTDOWN) not in TRANSITIONS:
@@ -182,15 +223,18 @@ class Heartbeat(threading.Thread):
     def observe(self) -> Load:
         """What this heartbeat says. Raises `BrokerError` if the broker does not answer."""
         host = read_host()
-        seen = self._look(self._clock.monotonic())
+        seen = self.look(self._clock.monotonic())
         before = self._clock.monotonic()
         self._store.ping()
         trip_ms = (self._clock.monotonic() - before) * 1000
         known = self._latency_ms
         self._latency_ms = trip_ms if known is None else known + SMOOTHING * (trip_ms - known)
         own = self._store.keys.own_queue(self._tenure.instance)
-        # While something is kept until there is room for it, nothing else starts here.
-        extra = max(seen.extra, seen.slots or 0) if self._tenure.kept else seen.extra
+        # While something is kept until there is room for it, nothing else starts here. What was
+        # taken ahead waits for a slot that is taken anyway, and counts as one that is held.
+        kept = self._tenure.kept
+        full = kept is not None and kept.until is None
+        extra = max(seen.extra, seen.slots or 0) if full else seen.extra
         return Load(
             slots=seen.slots,
             running=seen.running,
@@ -209,13 +253,14 @@ class Heartbeat(threading.Thread):
             extra=extra or None,
             reserved=seen.reserved or None,
             keys=tuple(self._tenure.keys),
+            kept=kept.token if kept is not None and full else "",
             unhealthy=self._tenure.unhealthy,
             progress=self._tenure.progress(),
         )
 
     def _period(self) -> float:
-        joining = self._state is State.JOINING
-        return self._settings.join_period if joining else self._settings.heartbeat_period
+        soon = self._failing or self._state is State.JOINING
+        return self._settings.join_period if soon else self._settings.heartbeat_period
 
     def _recover(self, error: Stale, last: bool) -> None:
         if last:

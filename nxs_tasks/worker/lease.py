@@ -32,6 +32,11 @@ class Lease:
         """The broker knows this process no more: whoever is about to send something asks."""
         self._memory[0] = 0
 
+    def epoch(self) -> int | None:
+        """The epoch that was confirmed last, or None if the broker knows this process not (yet)."""
+        word = self._memory[0]
+        return word >> TIME_BITS if word else None
+
     def fresh(self, epoch: int, now: float) -> bool:
         """Whether a process of that epoch was confirmed so lately that nobody has given it up.
 

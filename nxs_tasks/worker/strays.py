@@ -60,6 +60,22 @@ class Strays:
         return len(given_back)
 
 
+def give_back_unread(tenure: Tenure, known: set[str]) -> bool:
+    """Give back what the last claim took, if its answer was not read; whether there was any.
+
+    For a worker that is known to leave, and reads no answers any more: no claim takes anything now.
+    Raises `BrokerError`.
+    """
+    token = tenure.asked
+    kept = tenure.kept.token if tenure.kept else ""
+    if not token or token in {*known, *tenure.settling(), kept}:
+        return False
+    if token not in tenure.inflight.tokens(tenure.instance, tenure.epoch):
+        return False
+    tenure.settle(Ending(token, requeue=True, stray=True))
+    return True
+
+
 def known_tokens(worker: Any) -> set[str]:
     """Tokens of all that Celery has here: running, reserved, waiting for a rate limit."""
     requests = [*list(state.active_requests), *list(state.reserved_requests)]

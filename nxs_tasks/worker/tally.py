@@ -72,6 +72,8 @@ class Tally:
         self.failed = 0
         #: How long a task took lately, s; None before the first.
         self.mean_s: float | None = None
+        #: The same by name.
+        self.means: dict[str, float] = {}
         #: By name, the failures since the last success of that name.
         self.rows: dict[str, Row] = {}
         #: Names of what failed since the last success of any, the newest last.
@@ -93,8 +95,8 @@ class Tally:
         ran.took.add(seconds)
         self.rows.pop(task, None)
         self.tail.clear()
-        known = self.mean_s
-        self.mean_s = seconds if known is None else known + SMOOTHING * (seconds - known)
+        self.mean_s = _moved(self.mean_s, seconds)
+        self.means[task] = _moved(self.means.get(task), seconds)
 
     def no_success(self, task: str) -> None:
         """One that was counted as a success has none."""
@@ -128,6 +130,10 @@ class Tally:
         """By name, what came since the last call."""
         taken, self._ran = self._ran, {}
         return taken
+
+
+def _moved(mean: float | None, value: float) -> float:
+    return value if mean is None else mean + SMOOTHING * (value - mean)
 
 
 class CountingMixin:

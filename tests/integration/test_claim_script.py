@@ -292,7 +292,14 @@ class TestFence:
         assert process.ask() == [DISPLACED, ""]
         assert everything(store) == before
 
-    @pytest.mark.parametrize("state", LIVING)
+    def test_who_leaves_is_given_nothing_more(self, store: FleetStore) -> None:
+        process = Process(store)
+        process.is_now(State.LEAVING)
+        self.fill(store)
+        assert process.ask() == [NOTHING, -1]
+        assert process.held() == {}
+
+    @pytest.mark.parametrize("state", [s for s in LIVING if s is not State.LEAVING])
     def test_all_others_are_given_work(self, store: FleetStore, state: State) -> None:
         process = Process(store)
         process.is_now(state)
@@ -323,7 +330,7 @@ class TestIntents:
 
 def test_every_list_has_its_queue_and_the_name_that_pauses_it(store: FleetStore) -> None:
     keys, arguments = keys_and_arguments(store, "w1", 7, "w1|7|1", [OWN, SHARED, "mail"])
-    lists, names = keys[9:], arguments[8:]
+    lists, names = keys[10:], arguments[9:]
     assert arguments[:2] == [7, "w1|7|1"]
     assert [*zip(lists, names[::2], names[1::2], strict=True)][:4] == [
         (OWN, OWN, SHARED),

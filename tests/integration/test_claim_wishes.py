@@ -339,3 +339,43 @@ class TestLongest:
         Process(store, "w2", queued=0)
         Process(store, "w3")
         assert store.client.zrange(store.keys.waiting(), 0, -1, withscores=True) == [("w1", 4)]
+
+
+class TestAhead:
+    """A process of one slot, which is taken, in a fleet of two such instances."""
+
+    @pytest.fixture
+    def full(self, store: FleetStore, w1: Process) -> Process:
+        Process(store, "w2")
+        w1.wishes = Wishes(ahead=1)
+        return w1
+
+    def test_what_others_could_start_is_left(self, store: FleetStore, full: Process) -> None:
+        put(store, SHARED, *(message(k) for k in "abcd"))
+        assert ids(full.take_all()) == ["a", "b"], "one is left for each slot of the fleet"
+        assert task_ids(store, SHARED) == ["c", "d"]
+
+    def test_with_more_slots_more_is_left(self, store: FleetStore, full: Process) -> None:
+        put(store, SHARED, *(message(k) for k in "abcdef"))
+        full.wishes = Wishes(ahead=2)
+        assert ids(full.take_all()) == ["a", "b"]
+
+    def test_of_the_own_queue_all(self, store: FleetStore, full: Process) -> None:
+        put(store, OWN, message("a", OWN))
+        assert ids(full.take_all()) == ["a"]
+
+    def test_what_is_left_is_not_passed_over(self, store: FleetStore, full: Process) -> None:
+        put(store, SHARED, message("urgent"))
+        put(store, OWN, message("later", OWN), priority=3)
+        assert full.take_all() == []
+
+    def test_a_paused_queue_is_passed_over(self, store: FleetStore, full: Process) -> None:
+        put(store, "mail", message("m", "mail"))
+        put(store, SHARED, *(message(k) for k in "abc"))
+        store.client.sadd(store.keys.paused_queues(), "mail")
+        assert ids(full.take_all("mail", SHARED)) == ["a"]
+
+    def test_a_free_slot_takes_all(self, store: FleetStore, full: Process) -> None:
+        put(store, SHARED, *(message(k) for k in "abc"))
+        full.wishes = Wishes()
+        assert ids(full.take_all()) == ["a", "b", "c"]

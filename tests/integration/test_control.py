@@ -8,17 +8,13 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery.schedules import crontab
 
 from nxs_tasks import Fleet
-from nxs_tasks.clock import SYSTEM, FakeClock, wait_until
+from nxs_tasks.clock import FakeClock, wait_until
 from nxs_tasks.control import jobs
-from nxs_tasks.control.beat import FleetScheduler
 from nxs_tasks.control.effects import apply_all
 from nxs_tasks.errors import HistoryError
 from nxs_tasks.model.decision import (
@@ -36,13 +32,12 @@ from nxs_tasks.model.shelf import QUARANTINE
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.policy.fleet.lifecycle import evaluate
 from nxs_tasks.policy.fleet.rescue import rescue
-from nxs_tasks.runtime import ATTRIBUTE, Runtime
+from nxs_tasks.runtime import Runtime
 from nxs_tasks.store import FleetStore, connect
 from nxs_tasks.store.events import Events
-from nxs_tasks.store.leases import BeatLease
 from nxs_tasks.store.message import read
 from nxs_tasks.store.shelves import Shelves
-from tests.conftest import MakeApp, Server, add_instance, beat, new_store, set_back
+from tests.conftest import MakeApp, Server, add_instance, beat, set_back
 from tests.integration.holding import TAKEN, Process
 from tests.integration.messages import OWN, SHARED, contents, message, put, task_ids
 
@@ -216,6 +211,32 @@ class TestLifecycle(Lives):
         own_server.start()
         assert acted(jobs.lifecycle(runtime)) == []
         assert {i.state for i in runtime.store().snapshot().instances} == {State.ACTIVE}
+
+    def test_after_a_silence_of_most_the_last_get_time_to_be_heard(self, runtime: Runtime) -> None:
+        store = runtime.store()
+        epochs = {name: add_instance(store, name) for name in ("w1", "w2", "w3", "w4")}
+        for name in epochs:
+            self.silence(store, name)
+        assert acted(jobs.lifecycle(runtime)) == []
+        assert "4 of 4 instances are silent at once" in look(runtime).verdict
+        for name in ("w2", "w3", "w4"):
+            beat(store, name, epochs[name], slots=2, consuming=True)
+        assert acted(jobs.lifecycle(runtime)) == [], "w1 is the last that is heard again"
+        key = store.keys.observation()
+        store.client.hset(key, "believed", float(store.client.hget(key, "believed") or 0) - 20.0)
+        assert acted(jobs.lifecycle(runtime)) == [GONE, RESCUED]
+
+    @pytest.mark.parametrize("step", [600.0, -600.0])
+    def test_the_observer_s_own_clock_condemns_nobody(self, runtime: Runtime, step: float) -> None:
+        clock = runtime.clock = FakeClock(runtime.store().now())
+        add_instance(runtime.store(), "w1")
+        for _ in range(3):
+            jobs.run_job(runtime, "lifecycle", "here")
+            clock.advance(step)
+        assert look(runtime).state is State.ACTIVE
+        self.silence(runtime.store())
+        jobs.run_job(runtime, "lifecycle", "here")
+        assert look(runtime).state is State.GONE, "nor does it save anybody"
 
     def test_where_connections_cannot_be_known_nobody_is_gone(
         self, runtime: Runtime, make_app: MakeApp, url: str
@@ -644,243 +665,25 @@ class TestRunJob:
         assert jobs.prune(runtime) == 2
         assert [t.event_id for t in runtime.history().ticks()] == ["0.5", "1.5"]
 
+    def test_a_task_of_an_old_term_is_left_out_once_a_newer_one_has_run(
+        self, make_app: MakeApp, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        runtime = make_app(url).runtime
+        events = Events(runtime.store())
+
+        def runs(term: int | None) -> bool:
+            before = events.last_ticks().get("record")
+            jobs.run_job(runtime, "record", "control@t", term)
+            return events.last_ticks().get("record") != before
+
+        # None is sent by a person, or by a beat of Celery's own.
+        terms = [3, 2, None, 3, 2, 4, 3]
+        assert [runs(term) for term in terms] == [True, False, True, True, False, True, False]
+        assert "record of term 3 is not run: it has run in term 4" in caplog.text
+
     def test_the_control_tasks_run_them(self, make_app: MakeApp, url: str) -> None:
         fleet = make_app(url)
         for name in jobs.JOBS:
             fleet.app.tasks[f"nxs.control.{name}"].apply(throw=True)
         assert set(Events(fleet.runtime.store()).last_ticks()) == set(jobs.JOBS)
-
-
-class Node(Runtime):
-    """The runtime of another machine: two beats of one process would be one holder."""
-
-    name: str
-
-    def identity(self) -> str:
-        return self.name
-
-
-class TestBeat:
-    def scheduler(
-        self, make_app: MakeApp, url: str, name: str, entries: dict[str, Any] | None = None
-    ) -> tuple[FleetScheduler, FakeClock]:
-        """A beat of its own machine, with the entry `often` (each minute) or those given."""
-        if entries is None:
-            entries = {"often": {"task": "shop.often", "schedule": 60.0}}
-        # The jobs of the control plane are not due while a test runs.
-        quiet = {f"{name}_period": DAY_S for name in jobs.JOBS}
-        clock = FakeClock()
-        fleet = make_app(url, {"beat_schedule": entries}, clock=clock, **quiet)
-        node = Node(fleet.app, fleet.runtime.sourced, clock)
-        node.name = name
-        setattr(fleet.app, ATTRIBUTE, node)
-        return FleetScheduler(fleet.app), clock
-
-    def sent(self, store: FleetStore) -> int:
-        return int(store.client.llen("celery"))
-
-    def make_due(self, scheduler: FleetScheduler, name: str = "often", by: float = 100.0) -> None:
-        """Let the last run of an entry be so long ago."""
-        entry = scheduler.schedule[name]
-        entry.last_run_at = datetime.fromtimestamp(SYSTEM.now() - by, UTC)
-        scheduler._heap = None
-
-    def daily(self) -> dict[str, Any]:
-        """Once a day, twelve hours from now; the time it was due last is twelve hours ago."""
-        at = datetime.fromtimestamp(SYSTEM.now() + DAY_S / 2, UTC)
-        return {"daily": {"task": "shop.daily", "schedule": crontab(at.minute, at.hour)}}
-
-    def test_one_of_two_leads_and_sends(self, make_app: MakeApp, url: str) -> None:
-        store = new_store(url)
-        a, _ = self.scheduler(make_app, url, "a/1")
-        b, _ = self.scheduler(make_app, url, "b/1")
-        for beat_ in (a, b):
-            self.make_due(beat_)
-        assert (a.tick(), b.tick()) == (0, 5.0)
-        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
-        assert self.sent(store) == 1
-        self.make_due(b)
-        for _ in range(3):
-            assert b.tick() == 5.0
-        assert self.sent(store) == 1
-
-    def test_the_pause_is_never_longer_than_a_third_of_the_lease(
-        self, make_app: MakeApp, url: str
-    ) -> None:
-        a, _ = self.scheduler(make_app, url, "a/1", self.daily())
-        assert a.tick() == 5.0
-
-    def test_the_lease_is_renewed_in_time(self, make_app: MakeApp, url: str) -> None:
-        store = new_store(url)
-        a, clock = self.scheduler(make_app, url, "a/1")
-        a.tick()
-        key = store.keys.beat_lease("shop")
-        store.client.pexpire(key, 10_000)
-        clock.advance(4.9)
-        a.tick()
-        assert store.client.pttl(key) <= 10_000
-        clock.advance(0.2)
-        a.tick()
-        assert 14_000 < store.client.pttl(key) <= 15_000
-
-    def test_who_resigns_hands_over_at_once(self, make_app: MakeApp, url: str) -> None:
-        store = new_store(url)
-        a, _ = self.scheduler(make_app, url, "a/1")
-        b, _ = self.scheduler(make_app, url, "b/1")
-        a.tick()
-        b.close()
-        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
-        a.close()
-        assert BeatLease(store, "shop", "", 1).holder() is None
-        self.make_due(b)
-        assert b.tick() == 0
-        assert BeatLease(store, "shop", "", 1).holder() == "b/1"
-        assert self.sent(store) == 1
-
-    def test_who_has_lost_the_lease_sends_no_more(
-        self, make_app: MakeApp, url: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        store = new_store(url)
-        a, clock = self.scheduler(make_app, url, "a/1")
-        b, _ = self.scheduler(make_app, url, "b/1")
-        a.tick()
-        store.client.delete(store.keys.beat_lease("shop"))  # it ran out: a was frozen for 20 s
-        clock.advance(20.0)
-        b.tick()
-        self.make_due(a)
-        assert a.tick() == 5.0
-        assert self.sent(store) == 0
-        assert BeatLease(store, "shop", "", 1).holder() == "b/1"
-        assert "has lost the lead of term 1" in caplog.text
-
-    def fail(self, scheduler: FleetScheduler, store: FleetStore, times: int) -> None:
-        """Have so many sendings in a row fail: the queue is no list."""
-        store.client.set("celery", "no list")
-        for _ in range(times):
-            self.make_due(scheduler)
-            scheduler.tick()
-        store.client.delete("celery")
-
-    def test_who_cannot_send_lets_another_lead_and_tries_again(
-        self, make_app: MakeApp, url: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        store = new_store(url)
-        a, clock = self.scheduler(make_app, url, "a/1")
-        self.fail(a, store, 3)
-        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
-        self.make_due(a)
-        assert a.tick() == 5.0
-        assert "gives up the lead" in caplog.text
-        assert (BeatLease(store, "shop", "", 1).holder(), self.sent(store)) == (None, 0)
-        clock.advance(5.0)
-        a.tick()
-        self.make_due(a)
-        a.tick()
-        assert (BeatLease(store, "shop", "", 1).holder(), self.sent(store)) == ("a/1", 1)
-
-    def test_who_fails_now_and_then_keeps_the_lead(self, make_app: MakeApp, url: str) -> None:
-        store = new_store(url)
-        a, _ = self.scheduler(make_app, url, "a/1")
-        for _ in range(3):
-            self.fail(a, store, 2)
-            self.make_due(a)
-            a.tick()
-            assert self.sent(store) == 1
-        assert a.producer is None  # of its own; Celery's pool goes by the outbox
-        assert BeatLease(store, "shop", "", 1).holder() == "a/1"
-
-    def test_a_successor_goes_on_from_the_last_runs(self, make_app: MakeApp, url: str) -> None:
-        store = new_store(url)
-        a, _ = self.scheduler(make_app, url, "a/1")
-        b, _ = self.scheduler(make_app, url, "b/1")
-        self.make_due(b)
-        for _ in range(2):
-            self.make_due(a)
-            a.tick()
-        assert a.schedule["often"].total_run_count == 2
-        a.close()
-        assert b.tick() > 0  # b's own memory says that it is due, but a has just sent it
-        assert self.sent(store) == 2
-        assert b.schedule["often"].total_run_count == 2
-        assert b.schedule["often"].last_run_at == a.schedule["often"].last_run_at
-
-    def test_who_leads_again_goes_on_from_the_runs_of_the_one_between(
-        self, make_app: MakeApp, url: str
-    ) -> None:
-        store = new_store(url)
-        a, clock = self.scheduler(make_app, url, "a/1")
-        assert a.tick() == 5.0  # not due for a minute
-        store.client.delete(store.keys.beat_lease("shop"))
-        between = BeatLease(store, "shop", "b/1", 15)
-        assert between.acquire() == (True, 2)
-        between.set_run("often", SYSTEM.now() - 100, 9)
-        between.resign()
-        clock.advance(6.0)
-        assert a.tick() == 0
-        assert self.sent(store) == 1
-        assert a.schedule["often"].total_run_count == 10
-
-    @pytest.mark.parametrize(("hours_ago", "runs"), [(11, 0), (13, 1), (100, 1)])
-    def test_a_daily_entry_runs_once_a_day_whoever_leads(
-        self, make_app: MakeApp, url: str, hours_ago: int, runs: int
-    ) -> None:
-        store = new_store(url)
-        BeatLease(store, "shop", "a/1", 15).set_run("daily", SYSTEM.now() - hours_ago * 3600.0, 7)
-        for name in ("b/1", "c/1"):
-            successor, _ = self.scheduler(make_app, url, name, self.daily())
-            for _ in range(3):
-                successor.tick()
-            successor.close()
-            assert self.sent(store) == runs
-        _, count = BeatLease(store, "shop", "", 15).runs()["daily"]
-        assert count == 7 + runs
-
-    def test_an_entry_that_is_no_longer_there_is_passed_over(
-        self, make_app: MakeApp, url: str
-    ) -> None:
-        store = new_store(url)
-        BeatLease(store, "shop", "a/1", 15).set_run("removed", 1.0, 7)
-        b, _ = self.scheduler(make_app, url, "b/1")
-        self.make_due(b)
-        b.tick()
-        assert self.sent(store) == 1
-        assert "removed" not in b.schedule
-
-    def test_the_jobs_of_the_control_plane_expire_with_their_period(
-        self, make_app: MakeApp, url: str
-    ) -> None:
-        a, _ = self.scheduler(make_app, url, "a/1", {})
-        self.make_due(a, "nxs-lifecycle", by=2 * DAY_S)
-        a.tick()
-        raws: Any = new_store(url).client.lrange("nxs.control", 0, -1)
-        [message] = map(json.loads, raws)
-        assert message["headers"]["task"] == "nxs.control.lifecycle"
-        expires = datetime.fromisoformat(message["headers"]["expires"]).timestamp()
-        assert 0 < expires - SYSTEM.now() <= DAY_S
-
-    def test_without_a_broker_nobody_leads_and_nothing_is_sent(
-        self, make_app: MakeApp, own_server: Server, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        store = new_store(own_server.url)
-        a, clock = self.scheduler(make_app, own_server.url, "a/1")
-        a.tick()
-        own_server.kill()
-        clock.advance(6.0)
-        self.make_due(a)
-        with caplog.at_level(logging.WARNING):
-            assert a.tick() == 5.0
-        assert "this beat stands by" in caplog.text
-        assert a.schedule["often"].total_run_count == 0
-        own_server.start()
-        assert self.sent(store) == 0
-        clock.advance(6.0)
-        assert a.tick() == 0
-        assert self.sent(store) == 1
-
-    def test_it_starts_and_ends_without_a_broker(
-        self, make_app: MakeApp, own_server: Server
-    ) -> None:
-        own_server.kill()
-        a, _ = self.scheduler(make_app, own_server.url, "a/1")
-        assert a.tick() == 5.0
-        a.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -202,6 +203,17 @@ class TestOutage:
             assert worker.record.beats == before.beats + 2
             assert worker.record.epoch == worker.epoch
 
+    def test_a_heartbeat_that_failed_is_tried_again_soon(self, own_server: Server) -> None:
+        worker = Worker(own_server.url, join_period=0.5)
+        worker.move(State.JOINING, State.ACTIVE)
+        worker.heartbeat.beat_safely()
+        own_server.kill()
+        worker.heartbeat.beat_safely()
+        assert worker.heartbeat._period() == 0.5
+        own_server.start()
+        worker.heartbeat.beat_safely()
+        assert worker.heartbeat._period() == 5.0
+
     def test_a_single_beat_raises(self, own_server: Server) -> None:
         worker = Worker(own_server.url)
         own_server.kill()
@@ -293,6 +305,24 @@ class TestOutage:
         worker.heartbeat.beat()
         assert worker.record.beats == 1
         assert len(messages(caplog)) == 1
+
+    def test_a_deaf_zombie_waits_until_its_consumer_takes_work(self, url: str) -> None:
+        worker = Worker(url)
+        worker.seen = replace(SEEN, consuming=False)
+        worker.move(State.JOINING, State.ZOMBIE)
+        worker.heartbeat.beat()
+        worker.heartbeat.beat()
+        assert (worker.record.state, worker.record.deaf) == (State.ZOMBIE, 2)
+        worker.seen = SEEN
+        worker.heartbeat.beat()
+        assert (worker.record.state, worker.record.epoch) == (State.JOINING, 1)
+
+    def test_unknown_whether_it_takes_work_condemns_no_zombie(self, url: str) -> None:
+        worker = Worker(url)
+        worker.seen = UNKNOWN
+        worker.move(State.JOINING, State.ZOMBIE)
+        worker.heartbeat.beat()
+        assert worker.record.state is State.JOINING
 
     def test_a_zombie_that_is_given_up_while_it_wakes_gets_the_next_epoch(self, url: str) -> None:
         class GivenUp(FleetStore):
@@ -433,14 +463,20 @@ class TestLeaving:
         assert [t.target for t in worker.transitions()] == ["JOINING", "LEAVING"]
         assert worker.record.beats == 3
 
-    @pytest.mark.parametrize("state", [State.ZOMBIE, State.GONE])
-    def test_who_was_given_up_and_leaves_stays_as_it_is(self, url: str, state: State) -> None:
+    def test_who_was_given_up_and_leaves_stays_as_it_is(self, url: str) -> None:
         worker = Worker(url)
-        worker.move(State.JOINING, state)
+        worker.move(State.JOINING, State.GONE)
         worker.heartbeat.leave(self.reason)
         worker.heartbeat.beat()
-        assert (worker.record.state, worker.new_epochs) == (state, [])
+        assert (worker.record.state, worker.new_epochs) == (State.GONE, [])
         assert worker.heartbeat._left.is_set(), "nobody waits for what will not come"
+
+    def test_a_zombie_may_leave_and_finishes_what_it_runs(self, url: str) -> None:
+        worker = Worker(url)
+        worker.move(State.JOINING, State.ZOMBIE)
+        worker.heartbeat.leave(self.reason)
+        worker.heartbeat.beat()
+        assert (worker.record.state, worker.record.epoch) == (State.LEAVING, 1)
 
     def test_stop_says_that_the_process_is_finished(self, url: str) -> None:
         worker = Worker(url)
@@ -537,3 +573,11 @@ def test_while_a_message_is_kept_no_slot_counts_as_free(url: str) -> None:
     assert (kept.load.extra, free.load.extra) == (4, None)
     assert kept.held is not None
     assert kept.held >= 4
+
+
+def test_what_was_taken_ahead_takes_no_slot_beside_its_own(url: str) -> None:
+    """It is held, and counts as that. Nothing waits for room because of it."""
+    worker = Worker(url)
+    worker.tenure.kept = Claimed("w1|1|1", "celery", "{}", intents=False, at=0.0, until=1.0)
+    worker.heartbeat.beat()
+    assert worker.record.load.extra is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from nxs_tasks.clock import FakeClock
-from nxs_tasks.store.message import UNIQUE_HEADER
+from nxs_tasks.store.message import LOST_HEADER, UNIQUE_HEADER
 from nxs_tasks.store.token import parse
 from nxs_tasks.transport.tenure import Claimed
 from nxs_tasks.worker.strays import APART_S, Strays
@@ -130,6 +131,41 @@ def test_it_is_no_stray(taker: Taker, space: Space) -> None:
     assert strays.look() == 0
     clock.advance(APART_S)
     assert strays.look() == 1, "it would be one"
+
+
+def test_it_is_given_to_one_that_has_the_room(taker: Taker, space: Space) -> None:
+    taker.store.client.lpush("celery", wide(1))
+    until_kept(taker)
+    taker.tenure.send_kept("w2@t")
+    assert (taker.tenure.kept, taker.held()) == (None, {})
+    [raw] = taker.store.client.lrange(taker.store.keys.own_queue("w2@t"), 0, -1)
+    assert json.loads(raw)["headers"]["id"] == "1"
+    assert LOST_HEADER not in json.loads(raw)["headers"]
+
+
+def test_of_two_that_take_it_one_gets_it(taker: Taker, space: Space) -> None:
+    taker.store.client.lpush("celery", wide(1))
+    kept = until_kept(taker)
+    assert taker.tenure.take_kept() is kept
+    assert taker.tenure.take_kept() is None
+    assert not taker.tenure.send_kept("w2@t")
+    space.wide = True
+    taker.drain(0.06)
+    assert taker.got == []
+
+
+def test_its_holder_s_death_is_not_counted_against_it(taker: Taker, space: Space) -> None:
+    taker.store.client.lpush("celery", a_message(1), wide(2))
+    taker.until_got(1)
+    kept = until_kept(taker)
+    key = taker.store.keys.instance("w1@t")
+    taker.store.client.hset(key, "kept", kept.token)
+    taker.tenure.inflight.give_back(
+        "w1@t", taker.tenure.epoch, to_shared, lost_at=taker.store.now(), lost_holders=1
+    )
+    [raw] = taker.store.client.lrange("celery", 0, -1)
+    assert json.loads(raw)["headers"]["id"] == "2", "the other has killed one holder, and is aside"
+    assert LOST_HEADER not in json.loads(raw)["headers"]
 
 
 def test_it_is_given_back_with_all_that_is_held(taker: Taker, space: Space) -> None:

@@ -121,6 +121,20 @@ def test_what_fits_not_now_comes_next(live: Live, shop: Any) -> None:
     assert all(begin >= second[2] for _, begin, _ in rest), "none came before it"
 
 
+def test_what_fits_not_goes_to_who_has_the_room(live: Live, shop: Any) -> None:
+    start(live, "w1@t", slots=2, heartbeat_period="0.5", gone_after="5")
+    long = shop.fleet.submit("wants.nothing", (600.0,)).id
+    live.until(lambda: live.instance("w1@t").inflight == 1, "it runs")
+    wide = shop.fleet.submit("wants.slots", (0.1,)).id
+    live.until(lambda: live.instance("w1@t").load.kept != "", "it waits there for room")
+    told = str(shop.fleet.why(wide).reason)
+    assert "waits in w1@t" in told
+    assert "until there is room for 2 slots" in told
+    start(live, "w2@t", slots=2)
+    assert got(shop, [wide])[0][0] == "w2@t"
+    assert shop.fleet.cancel([long], terminate=True)
+
+
 def test_what_never_fits_is_parked_with_its_reason(live: Live, shop: Any) -> None:
     start(live, "w1@t")
     shop.fleet.submit("wants.too_much", (0.0,))

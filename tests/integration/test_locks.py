@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any, cast
 
@@ -9,11 +10,16 @@ import pytest
 
 from nxs_tasks.clock import wait_until
 from nxs_tasks.errors import BrokerUnreachable, LockTaken, Stale
+from nxs_tasks.model.state import ENDED, State
 from nxs_tasks.store import FleetStore
+from nxs_tasks.store.guard import held_in
+from nxs_tasks.store.holdings import holdings
 from nxs_tasks.store.locks import KNOWN_FOR_MS, Lock
 from nxs_tasks.store.token import Token
-from tests.conftest import Server, new_store
+from nxs_tasks.worker.lease import Lease
+from tests.conftest import Server, add_instance, new_store
 from tests.integration.deliveries import TOKEN, Shop, hold, run, stored, take_away
+from tests.integration.messages import message
 
 pytest_plugins = ["tests.integration.deliveries_fixtures"]
 
@@ -215,6 +221,116 @@ class TestOutsideOfTasks:
         assert not ours.release()
 
 
+class TestPartOfAWorker:
+    """Outside of its tasks: an initializer, a thread, a task that acknowledges early."""
+
+    def held(self, store: FleetStore, **more: Any) -> Lock:
+        epoch = add_instance(store, "w@t")
+        ours = lock(store, place=("w@t", epoch), lease_s=3600.0, **more)
+        assert ours.acquire()
+        assert not lock(store, "them").acquire()
+        return ours
+
+    def assert_lost(self, store: FleetStore, ours: Lock) -> None:
+        assert list(holdings(store)) == []
+        assert not ours.renew()
+        theirs = lock(store, "them")
+        assert theirs.acquire(), "no lease is waited for"
+        before = fields(store)
+        assert not ours.renew()
+        assert not ours.release()
+        assert fields(store) == before
+        assert theirs.release()
+
+    @pytest.mark.parametrize("state", [State.GONE, State.FAILED])
+    def test_who_is_given_up_holds_no_more(self, store: FleetStore, state: State) -> None:
+        ours = self.held(store)
+        store.client.hset(store.keys.instance("w@t"), "state", state)
+        self.assert_lost(store, ours)
+
+    @pytest.mark.parametrize("state", sorted(set(State) - ENDED))
+    def test_who_is_not_given_up_holds_on(self, store: FleetStore, state: State) -> None:
+        ours = self.held(store)
+        store.client.hset(store.keys.instance("w@t"), "state", state)
+        assert not lock(store, "them").acquire()
+        assert ours.renew()
+        assert ours.release()
+
+    def test_who_is_replaced_holds_no_more(self, store: FleetStore) -> None:
+        """Killed, and started again under its name at once: nobody waits for the lease."""
+        ours = self.held(store)
+        add_instance(store, "w@t", identity="host/2")
+        self.assert_lost(store, ours)
+
+    def test_who_is_forgotten_holds_no_more(self, store: FleetStore) -> None:
+        ours = self.held(store)
+        store.client.delete(store.keys.instance("w@t"))
+        self.assert_lost(store, ours)
+
+    def test_it_can_give_up_what_nobody_has_taken(self, store: FleetStore) -> None:
+        ours = self.held(store)
+        store.client.hset(store.keys.instance("w@t"), "state", State.GONE)
+        assert not ours.release()
+        assert "owner" not in fields(store)
+
+    def test_who_has_no_place_yet_holds_for_a_lease(self, store: FleetStore) -> None:
+        ours = lock(store, place=("w@t", 7))
+        assert ours.acquire()
+        assert "epoch" not in fields(store)
+        assert ours.renew()
+        assert ours.release()
+
+    def test_the_next_holder_is_not_bound_to_the_place_of_the_last(self, store: FleetStore) -> None:
+        ours = self.held(store)
+        ours.release()
+        theirs = lock(store, "them")
+        assert theirs.acquire()
+        store.client.hset(store.keys.instance("w@t"), "state", State.GONE)
+        assert theirs.renew()
+        assert theirs.release()
+
+
+class TestWhoLooks:
+    def test_sees_who_holds_and_by_what(self, store: FleetStore) -> None:
+        assert list(holdings(store)) == []
+        raw = message("t1", task="shop.pay")
+        entry = json.dumps([json.loads(raw), "", "celery"])
+        store.client.hset(held_in(store, TOKEN), str(TOKEN), entry)
+        epoch = add_instance(store, "v@t")
+        by_task = Lock(store, "by task", owner="host/1/a", task=TOKEN)
+        by_lease = Lock(store, "by lease", owner="host/2/b", lease_s=30.0)
+        by_worker = Lock(store, "by worker", owner="host/3/c", place=("v@t", epoch))
+        for one in (by_task, by_lease, by_worker):
+            assert one.acquire()
+        given_up = Lock(store, "given up", owner="host/2/b")
+        with given_up:
+            pass
+        found = {one.name: one for one in holdings(store)}
+        assert list(found) == ["by lease", "by task", "by worker"]
+        now = store.now()
+        assert all(one.number > 0 and 0 <= now - one.since < 60 for one in found.values())
+        task, lease, worker = found["by task"], found["by lease"], found["by worker"]
+        assert (task.instance, task.epoch, task.until) == ("w@t", 4, None)
+        assert (task.task, task.task_id, task.process) == ("shop.pay", "t1", "host/1/a")
+        assert (lease.instance, lease.epoch, lease.process) == ("", None, "host/2/b")
+        assert lease.until == pytest.approx(now + 30, abs=5)
+        assert (worker.instance, worker.epoch) == ("v@t", epoch)
+        assert task.number == by_task.token
+
+    def test_does_not_see_what_is_held_no_more(self, store: FleetStore) -> None:
+        hold(store)
+        by_task = lock(store, task=TOKEN)
+        by_task.acquire()
+        [unreadable] = holdings(store)
+        assert (unreadable.instance, unreadable.task) == ("w@t", "")
+        take_away(store)
+        assert list(holdings(store)) == []
+        with lock(store):
+            end_lease(store)
+            assert list(holdings(store)) == []
+            store.client.hset(store.keys.lock("till"), "until", repr(9e15))
+
+
 class TestTheFleets:
     def test_a_task_holds_by_its_message(self, here: Shop) -> None:
         seen: list[Any] = []
@@ -250,6 +366,21 @@ class TestTheFleets:
             assert 4000 < left <= 5000
             assert not here.fleet.lock("till").acquire(0.0)
         assert here.fleet.lock("till").release() is False
+
+    def test_in_a_worker_it_goes_with_the_workers_place(self, here: Shop) -> None:
+        epoch = add_instance(here.store, "w@t")
+        fence = here.fleet.fence
+        assert fence.place() is None
+        lease = fence.lease = Lease(30.0)
+        fence.instance = "w@t"
+        assert fence.place() is None, "the broker does not know it yet"
+        lease.renew(epoch, 1.0)
+        assert fence.place() == ("w@t", epoch)
+        with here.fleet.lock("till"):
+            [held] = holdings(here.store)
+            assert (held.instance, held.epoch) == ("w@t", epoch)
+        lease.lapse()
+        assert fence.place() is None
 
     def test_a_prefix_of_kombus_keys_is_heeded(self, anywhere: Shop) -> None:
         hold(anywhere.store)

@@ -14,11 +14,12 @@ from nxs_tasks.clock import wait_until
 from nxs_tasks.errors import BrokerError, NameTaken, Stale
 from nxs_tasks.model.decision import Forget, Nothing, Release, Transition
 from nxs_tasks.model.instance import Instance, Load, Profile
+from nxs_tasks.model.lead import Run
 from nxs_tasks.model.record import PlacementRecord, TickRecord, TransitionRecord
 from nxs_tasks.model.state import Event, State
 from nxs_tasks.store import FleetStore, Keys, Wire, connect
 from nxs_tasks.store.events import Events
-from nxs_tasks.store.leases import BeatLease
+from nxs_tasks.store.leases import BeatLease, lead, leads, read_run
 from nxs_tasks.store.queues import Queues
 from nxs_tasks.store.server import evicts, persistence, try_write
 from tests.conftest import FAKE_URL, Server, add_instance, beat, new_store, set_back
@@ -1065,6 +1066,11 @@ class TestEvents:
         assert len(Events(store).read().records) == 1
 
 
+def standing(lease: BeatLease) -> tuple[bool, int]:
+    found = lease.acquire()
+    return found.leads, found.term
+
+
 class TestBeatLease:
     def lease(self, store: FleetStore, holder: str, ttl_s: float = 60.0) -> BeatLease:
         return BeatLease(store, "shop", holder, ttl_s)
@@ -1072,15 +1078,15 @@ class TestBeatLease:
     def test_one_leads(self, store: FleetStore) -> None:
         a, b = self.lease(store, "a"), self.lease(store, "b")
         assert a.holder() is None
-        assert a.acquire() == (True, 1)
-        assert b.acquire() == (False, 1)
+        assert standing(a) == (True, 1)
+        assert standing(b) == (False, 1)
         assert (a.holder(), b.holder()) == ("a", "a")
 
     def test_a_renewal_keeps_the_term_and_prolongs(self, store: FleetStore) -> None:
         a = self.lease(store, "a")
         a.acquire()
         store.client.pexpire(store.keys.beat_lease("shop"), 30_000)
-        assert a.acquire() == (True, 1)
+        assert standing(a) == (True, 1)
         assert 50_000 < store.client.pttl(store.keys.beat_lease("shop")) <= 60_000
 
     def test_who_stands_by_prolongs_nothing(self, store: FleetStore) -> None:
@@ -1094,36 +1100,102 @@ class TestBeatLease:
         a.acquire()
         store.client.pexpire(store.keys.beat_lease("shop"), 1)
         assert wait_until(lambda: a.holder() is None, deadline_s=5, poll_s=0.002)
-        assert b.acquire() == (True, 2)
-        assert a.acquire() == (False, 2)
+        assert standing(b) == (True, 2)
+        assert standing(a) == (False, 2)
 
     def test_it_runs_out_by_itself(self, store: FleetStore) -> None:
         a = self.lease(store, "a", ttl_s=0.02)
-        assert a.acquire() == (True, 1)
+        assert standing(a) == (True, 1)
         assert wait_until(lambda: a.holder() is None, deadline_s=5, poll_s=0.002)
-        assert a.acquire() == (True, 2)
+        assert standing(a) == (True, 2)
 
     def test_who_leads_resigns(self, store: FleetStore) -> None:
         a, b = self.lease(store, "a"), self.lease(store, "b")
         a.acquire()
         a.resign()
         assert a.holder() is None
-        assert b.acquire() == (True, 2)
+        assert standing(b) == (True, 2)
 
     def test_who_does_not_lead_cannot_resign(self, store: FleetStore) -> None:
         a, b = self.lease(store, "a"), self.lease(store, "b")
         a.acquire()
         b.resign()
         assert a.holder() == "a"
-        assert a.acquire() == (True, 1)
+        assert standing(a) == (True, 1)
 
     def test_runs_are_kept_beside_it(self, store: FleetStore) -> None:
         a, b = self.lease(store, "a"), self.lease(store, "b")
         assert a.runs() == {}
-        a.set_run("daily", 1700000000.25, 1)
-        a.set_run("daily", 1700086400.25, 2)
-        a.set_run("hourly", 1700000001.0, 7)
-        assert b.runs() == {"daily": (1700086400.25, 2), "hourly": (1700000001.0, 7)}
+        a.acquire()
+        daily, hourly = Run(at=1700086400.25, count=2), Run(at=1.0, count=7, due=9.5)
+        assert set(a.adopt(1, {"daily": daily, "hourly": hourly})) == {"daily", "hourly"}
+        assert b.runs() == {"daily": daily, "hourly": hourly}
+
+    def test_who_takes_a_schedule_on_keeps_its_runs_and_forgets_the_others(
+        self, store: FleetStore
+    ) -> None:
+        a = self.lease(store, "a")
+        a.acquire()
+        a.adopt(1, {"daily": Run(at=1.0, count=2), "removed": Run(at=1.0, count=2)})
+        found = a.adopt(1, {"daily": Run(at=9.0, count=0), "new": Run(at=9.0, count=0)})
+        assert {name: read_run(name, text) for name, text in found.items()} == a.runs()
+        assert a.runs() == {"daily": Run(at=1.0, count=2), "new": Run(at=9.0, count=0)}
+
+    def test_who_does_not_lead_takes_nothing_on(self, store: FleetStore) -> None:
+        a, b = self.lease(store, "a"), self.lease(store, "b")
+        a.acquire()
+        assert b.adopt(1, {"daily": Run(at=1.0, count=2)}) == {}
+        assert a.adopt(2, {"daily": Run(at=1.0, count=2)}) == {}
+        assert a.runs() == {}
+
+    def test_a_run_that_cannot_be_read_is_passed_over(
+        self, store: FleetStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        a = self.lease(store, "a")
+        texts: dict[Any, Any] = {"a": "[1, 2]", "b": "no JSON", "c": '{"at": 1}', "d": "7"}
+        store.client.hset(store.keys.beat_runs("shop"), mapping=texts)
+        assert a.runs() == {}
+        assert [f"the last run of {name} cannot be read" in caplog.text for name in texts] == [
+            True
+        ] * 4
+
+    def test_everybody_can_see_who_leads_and_who_stands_by(self, store: FleetStore) -> None:
+        assert leads(store) == []
+        a, b = self.lease(store, "a"), self.lease(store, "b")
+        a.acquire()
+        b.acquire()
+        [found] = leads(store)
+        assert (found.app, found.leader, found.term) == ("shop", "a", 1)
+        assert [s.beat for s in found.standbys] == ["b"]
+        assert 0 <= store.now() - (found.since or 0) < 60
+        assert found.renewed_at == found.since
+        a.acquire()
+        again = lead(store, "shop")
+        assert again.since == found.since
+        assert (again.renewed_at or 0) > (found.renewed_at or 0)
+
+    def test_everybody_can_see_why_nobody_leads(self, store: FleetStore) -> None:
+        a, b = self.lease(store, "a"), self.lease(store, "b")
+        a.acquire()
+        a.resign()
+        found = lead(store, "shop")
+        assert (found.leader, found.last, found.term) == ("", "a", 1)
+        assert found.resigned_at is not None
+        assert [s.beat for s in found.standbys] == ["a"]
+        b.acquire()
+        store.client.delete(store.keys.beat_lease("shop"))  # it ran out
+        found = lead(store, "shop")
+        assert (found.leader, found.last, found.term, found.resigned_at) == ("", "b", 2, None)
+
+    def test_a_beat_that_ends_or_falls_silent_stands_by_no_more(self, store: FleetStore) -> None:
+        a, b, c = (self.lease(store, name) for name in "abc")
+        for one in (a, b, c):
+            one.acquire()
+        c.resign(ends=True)
+        assert [s.beat for s in lead(store, "shop").standbys] == ["b"]
+        store.client.zadd(store.keys.beats("shop"), {"b": store.now() - 182})
+        a.acquire()
+        assert lead(store, "shop").standbys == ()
 
 
 class TestScripts:

@@ -214,3 +214,18 @@ def test_a_new_process_begins_with_nothing(store: FleetStore) -> None:
     join(store, "host/2")
     seen = the(store)
     assert (seen.sick, seen.well, seen.deaf, seen.progress_at) == (0, 0, 0, None)
+
+
+# the observer
+
+
+def test_after_a_doubt_the_next_look_is_the_first_that_is_believed(store: FleetStore) -> None:
+    assert store.observe(15.0)[2] == 0.0
+    assert store.observe(15.0)[2] == 0.0, "nobody has doubted"
+    store.doubt()
+    before = store.now()
+    believed = store.observe(15.0)[2]
+    assert before <= believed <= store.now()
+    assert store.observe(15.0)[2] == believed, "looks after that do not move it"
+    store.doubt()
+    assert store.observe(15.0)[2] > believed

@@ -11,9 +11,15 @@ import psutil
 import pytest
 
 from nxs_tasks.clock import wait_until
+from nxs_tasks.model.state import State
+from nxs_tasks.store import FleetStore
+from nxs_tasks.transport.tenure import Tenure
+from nxs_tasks.worker.strays import give_back_unread
 from tests.integration.cable import Cable, a_cable
+from tests.integration.holding import Process
 from tests.integration.ledger import Ledger, a_ledger
 from tests.integration.live import PATIENCE_S, Live
+from tests.integration.messages import SHARED, message, put, task_ids
 
 pytest_plugins = ["tests.integration.live_fixtures"]
 
@@ -35,6 +41,20 @@ def ledger(live: Live, cable: Cable) -> Iterator[Ledger]:
     with a_ledger(live) as ledger:
         live.env["SHOP_BROKER"] = cable.url
         yield ledger
+
+
+def test_what_was_taken_last_and_never_read_goes_back_before_the_end(store: FleetStore) -> None:
+    process = Process(store)
+    tenure = Tenure(store, "w1", process.epoch)
+    put(store, SHARED, message("a"), message("b"))
+    started = process.take()
+    tenure.asked = unread = process.take()
+    process.is_now(State.LEAVING)
+    assert not give_back_unread(tenure, {started, unread})
+    assert give_back_unread(tenure, {started})
+    assert process.held_ids() == ["a"]
+    assert task_ids(store, SHARED) == ["b"]
+    assert not give_back_unread(tenure, {started}), "only once"
 
 
 def let_it_look(ledger: Ledger, times: int = 3) -> None:

@@ -222,9 +222,9 @@ def test_a_beat_passes_over_what_is_not_done_yet(
     entry = {"task": "shop.pay", "schedule": 60.0, "options": dict(KEY)}
     fleet = make_app(url, {"beat_schedule": {"nightly": entry}})
     beat = FleetScheduler(fleet.app)
-    due = beat.schedule["nightly"]
+    beat.tick()
     for _ in range(3):
-        beat.apply_entry(due, producer=beat.producer)
+        beat.apply_entry(beat.schedule["nightly"], producer=beat.producer)
     assert new_store(url).client.llen("celery") == 1
     assert (beat._failures, [r for r in caplog.records if r.levelname == "ERROR"]) == (0, [])
     beat.close()

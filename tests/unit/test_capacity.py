@@ -16,7 +16,9 @@ from kombu import Message
 from kombu.serialization import dumps
 
 from nxs_tasks.model.demand import Traits
+from nxs_tasks.worker.ahead import short_slots
 from nxs_tasks.worker.capacity import Capacity
+from nxs_tasks.worker.tally import Tally
 
 GB = 10**9
 TRAITS = {
@@ -195,3 +197,50 @@ def test_what_waits_for_a_rate_limit_takes_it_too(begin: Begin) -> None:
     assert taken.fits("big")
     limited.append("big")
     assert not taken.fits("big")
+
+
+class TestShort:
+    """How many slots there are if all are taken by tasks that are known to be short, else 0."""
+
+    @pytest.mark.parametrize(
+        ("running", "expected"),
+        [
+            pytest.param(["plain", "io"], 2, id="all are taken by short ones"),
+            pytest.param(["plain"], 0, id="one is free"),
+            pytest.param([], 0, id="all are free"),
+            pytest.param(["plain", "wide"], 0, id="one is long"),
+            pytest.param(["plain", "big"], 0, id="of one nothing is known"),
+            pytest.param(["plain", "both"], 0, id="one takes just as long as is too long"),
+        ],
+    )
+    def test_by_what_runs(self, begin: Begin, running: list[str], expected: int) -> None:
+        tally = Tally()
+        for name, seconds in [("plain", 0.1), ("io", 0.4), ("wide", 9.0), ("both", 0.5)]:
+            tally.success(name, seconds)
+        kept = begin(*running)
+        assert short_slots(tally, lambda: 2, list, 0.5)() == expected
+        assert len(kept) == len(running)
+
+    def test_a_name_that_becomes_long_is_short_no_more(self, begin: Begin) -> None:
+        tally = Tally()
+        count = short_slots(tally, lambda: 1, list, 0.5)
+        kept = begin("plain")
+        tally.success("plain", 0.1)
+        assert count() == 1
+        tally.success("plain", 60.0)
+        assert count() == 0
+        assert kept
+
+    def test_not_while_something_waits_for_a_rate_limit(self, begin: Begin) -> None:
+        tally = Tally()
+        tally.success("plain", 0.1)
+        kept = begin("plain")
+        assert short_slots(tally, lambda: 1, lambda: ["plain"], 0.5)() == 0
+        assert kept
+
+    def test_nor_if_the_pool_does_not_say_how_many_slots_it_has(self, begin: Begin) -> None:
+        tally = Tally()
+        tally.success("plain", 0.1)
+        kept = begin("plain")
+        assert short_slots(tally, lambda: None, list, 0.5)() == 0
+        assert kept

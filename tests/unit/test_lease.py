@@ -71,3 +71,13 @@ def test_a_forked_process_reads_what_its_parent_writes_later() -> None:
     ours.send(False)
     child.join(10)
     assert child.exitcode == 0
+
+
+def test_it_tells_the_epoch_that_was_confirmed_last() -> None:
+    lease = Lease(10.0)
+    assert lease.epoch() is None
+    for epoch in (1, 5):
+        lease.renew(epoch, 100.0)
+        assert lease.epoch() == epoch
+    lease.lapse()
+    assert lease.epoch() is None

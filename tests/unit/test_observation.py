@@ -69,6 +69,40 @@ def test_the_time_counts_from_when_they_were_a_crowd() -> None:
     assert lost(*fleet) == [], "one was silent for long, six are since 40 s"
 
 
+def a_cut_fleet(since_s: float) -> list[Instance]:
+    """6 of 10 were cut off so long ago, and their connections closed; their last heartbeats are of
+    the 5 s before.
+    """
+    cut = [an_instance(f"w{n:02}", silent_for=since_s + n, connections=0) for n in range(6)]
+    return cut + [an_instance(f"w{n:02}") for n in range(6, 10)]
+
+
+@pytest.mark.parametrize("since_s", [5.5, 7.0, 9.0, 11.0, 30.0, 290.0])
+def test_some_of_a_crowd_are_overdue_before_the_others(since_s: float) -> None:
+    assert lost(*a_cut_fleet(since_s)) == []
+
+
+def test_a_silence_of_less_than_a_period_is_none() -> None:
+    closed = [an_instance(f"x{n}", silent_for=4.9, connections=0) for n in range(9)]
+    assert lost(an_instance("w1", silent_for=12.0, connections=0), *closed) == ["w1"]
+
+
+def test_after_a_doubt_all_get_a_full_new_time_out() -> None:
+    heard_again = a_cut_fleet(120.0)[4:]
+    assert lost(*heard_again, believed_since=NOW) == []
+    assert lost(*heard_again, believed_since=NOW - 9.9) == []
+    assert lost(*heard_again, believed_since=NOW - 10.1) == ["w04", "w05"]
+    assert lost(*heard_again, believed_since=None) == ["w04", "w05"]
+
+
+def test_a_doubt_does_not_make_the_silence_of_most_any_shorter() -> None:
+    crowd = a_fleet(6, 10, for_s=301.0, connections=0)
+    assert lost(*crowd, believed_since=NOW - 5.0) == []
+    assert len(lost(*crowd, believed_since=NOW - 15.0)) == 6
+    found = evaluate(replace(a_snapshot(*a_fleet(6, 10)), believed_since=NOW - 5.0), SPEC, NOW)[0]
+    assert "silent at once since 40 s" in found.reason
+
+
 def test_a_late_look_is_patient_in_proportion() -> None:
     dead = an_instance("w1", silent_for=25.0, connections=0)
     others = [an_instance(f"x{n}") for n in range(3)]

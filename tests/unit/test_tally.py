@@ -366,6 +366,8 @@ class TestByName:
         assert tally.mean_s == 10.0
         tally.success("shop.pay", 20.0)
         assert tally.mean_s == pytest.approx(11.0)
+        tally.success("shop.ask", 1.0)
+        assert tally.means == {"shop.pay": pytest.approx(11.0), "shop.ask": 1.0}
 
     def test_what_acknowledges_early_has_no_duration(self) -> None:
         tally = Tally()

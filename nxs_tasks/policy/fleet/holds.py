@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from nxs_tasks.model.demand import Traits
 from nxs_tasks.model.holder import Holder
 from nxs_tasks.model.intent import Cancelled, Pause
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.why import Whereabouts, span
-from nxs_tasks.policy.fleet.readiness import knower
+from nxs_tasks.policy.fleet.readiness import knower, traits_of
 from nxs_tasks.policy.fleet.rescue import why_gone
 from nxs_tasks.policy.fleet.takers import Case
 
@@ -21,7 +22,7 @@ STAYS = {
 def not_waiting(where: Whereabouts, snapshot: Snapshot, now: float) -> str:
     """What is said of a task that does not wait; "" if it does."""
     if where.place == "held":
-        return "" if _lost(where, snapshot) else _held(where, now)
+        return "" if _lost(where, snapshot) else _held(where, snapshot, now)
     if where.place == "cancelled" and where.cancelled is not None:
         return f"{_cancelled(where.cancelled, now)}: it will not run"
     if where.place != "nowhere":
@@ -43,12 +44,25 @@ def _lost(where: Whereabouts, snapshot: Snapshot) -> str:
     return why_gone(Holder(instance=where.holder, epoch=where.epoch, held=1), snapshot)
 
 
-def _held(where: Whereabouts, now: float) -> str:
+def _held(where: Whereabouts, snapshot: Snapshot, now: float) -> str:
     since = f" for {span(now - where.at)}" if where.at is not None else ""
     tail = ""
     if where.cancelled is not None:
         tail = f" ({_cancelled(where.cancelled, now)}: it is not run again)"
+    holder = snapshot.get(where.holder)
+    if holder is not None and where.token and holder.load.kept == where.token:
+        asks = traits_of(where.task, snapshot.instances)
+        return (
+            f"waits in {where.holder}{since} until there is room for {_declared(asks)}: nothing "
+            f"else starts there before, and it goes to any instance that has the room{tail}"
+        )
     return f"is held by {where.holder}{since}: it runs there, or is about to{tail}"
+
+
+def _declared(traits: Traits) -> str:
+    memory = f"{traits.memory / 1e9:g} GB" if traits.memory else ""
+    slots = f"{traits.slots} slots" if traits.slots > 1 else ""
+    return " and ".join(part for part in (slots, memory) if part) or "it"
 
 
 def _cancelled(cancelled: Cancelled, now: float) -> str:

@@ -95,6 +95,9 @@ class _Look:
     def _at_work(self, instance: Instance, seen: Evidence) -> list[Decision]:
         settings = self.settings
         fresh = seen["silent_s"] <= settings.longest_gap
+        if instance.cordoned:
+            # What waits for it is moved by `cordon.clear_cordoned`.
+            return [self._answer(instance, None, f"cordoned {instance.cordoned}", seen)]
         if instance.load.consuming is False and fresh:
             return self._deaf(instance, seen)
         if instance.state is State.DEGRADED:
@@ -170,6 +173,9 @@ class _Look:
             reason = f"{instance.queued} task(s) wait in its queue for who knows them"
             return [*release, _nothing(instance, reason, seen)]
         nothing_left = instance.inflight == 0 and instance.queued == 0  # unknown is not zero
+        if instance.cordoned and nothing_left:
+            reason = f"is {instance.state}, and stays known: cordoned {instance.cordoned}"
+            return [_nothing(instance, reason, seen)]
         if now - instance.since > settings.gone_kept and nothing_left:
             reason = f"{instance.state} for more than {settings.gone_kept:.0f} s"
             return [
@@ -190,7 +196,7 @@ class _Look:
 
     def _evidence(self, instance: Instance) -> dict[str, Any]:
         return {
-            "silent_s": round(silence(instance, self.snapshot, self.observation.now), 1),
+            "silent_s": round(silence(instance, self.snapshot, self.observation), 1),
             "beats": instance.beats,
             "connections": instance.connections,
             "held": instance.inflight,

@@ -4,8 +4,11 @@ All times are the server's. Silence counts from the start of the server and from
 unbroken observation, so that after an outage all get one full time-out anew. An observer that comes
 late is patient in proportion (Lifeguard's local health, to at most 8 times). And where most of the
 fleet is silent at once, it is the observer that is suspected, or what lies between: nobody is lost
-by that (Kubernetes stops its evictions at the same 55 %). `mass_hold` limits it, because a majority
-can really be lost, and what it runs must go on some time.
+by that (Kubernetes stops its evictions at the same 55 %). Who has no connection left counts with
+the first heartbeat that is missed: heartbeats come at different moments, so some of a crowd are
+overdue before the others. When the crowd is heard again, it is so one by one: from the first look
+that is believed again (`Snapshot.believed_since`) all get a full new time-out. `mass_hold` limits
+all this, because a majority can really be lost, and what it runs must go on some time.
 """
 
 from __future__ import annotations
@@ -28,28 +31,36 @@ class Observation:
     """How an observer sees. Time-outs count `patience` times, and none from before `since`."""
 
     now: float  # server time, s
-    since: float  # server time, s: the start of the server, or of the observation
+    since: float  # server time, s: from when on what was seen is believed
     patience: float
     suspect: str  # why what it sees proves nothing; "" = it does
 
 
-def silence(instance: Instance, snapshot: Snapshot, now: float) -> float:
+def silence(instance: Instance, snapshot: Snapshot, observation: Observation) -> float:
     """For how long nothing was heard of an instance, though it could have been, s."""
-    return max(0.0, now - _heard(instance, snapshot))
+    heard = _heard(instance, snapshot)
+    if not observation.suspect:
+        heard = max(heard, observation.since)
+    return max(0.0, observation.now - heard)
 
 
 def observe(snapshot: Snapshot, settings: Settings, now: float) -> Observation:
     """Judge the observer itself."""
     late = max(0.0, snapshot.late_s / settings.lifecycle_period)
     patience = min(MOST_PATIENT, 1.0 + late)
-    since = max(snapshot.server_started_at or 0.0, snapshot.observed_since or 0.0)
+    starts = (snapshot.server_started_at, snapshot.observed_since, snapshot.believed_since)
+    since = max(start or 0.0 for start in starts)
     return Observation(now, since, patience, _suspicion(snapshot, settings, now, patience))
 
 
 def _suspicion(snapshot: Snapshot, settings: Settings, now: float, patience: float) -> str:
     expected = [i for i in snapshot.instances if _is_expected(i)]
-    heard = sorted(_heard(i, snapshot) for i in expected)
-    silent = [at for at in heard if now - at > settings.gone_after * patience]
+    silent = sorted(
+        heard
+        for instance in expected
+        for heard in (_heard(instance, snapshot),)
+        if now - heard > _overdue_s(instance, settings, patience)
+    )
     if len(silent) < CROWD or len(silent) <= settings.mass_silence * len(expected):
         return ""
     # Who made the crowd, counted from the one that was silent first.
@@ -61,6 +72,12 @@ def _suspicion(snapshot: Snapshot, settings: Settings, now: float, patience: flo
         f"{len(silent)} of {len(expected)} instances are silent at once since {lasted:.0f} s: "
         "the observer is suspected, and nobody is given up"
     )
+
+
+def _overdue_s(instance: Instance, settings: Settings, patience: float) -> float:
+    """The silence with which an instance makes one of a crowd, s."""
+    closed = instance.connections == 0
+    return settings.heartbeat_period if closed else settings.gone_after * patience
 
 
 def _is_expected(instance: Instance) -> bool:

@@ -17,9 +17,9 @@ def unready(instance: Instance, snapshot: Snapshot, settings: Settings) -> str:
         return f"is {instance.state}"
     if instance.stopped:
         return "its process has stopped"
-    kept_out = _kept_out(instance, snapshot.taken_at)
-    if kept_out:
-        return kept_out
+    taken_out = out_of_service(instance, snapshot.taken_at)
+    if taken_out:
+        return taken_out
     if instance.beat_at is None:
         return "no heartbeat yet"
     age = snapshot.taken_at - instance.beat_at
@@ -36,7 +36,10 @@ def unready(instance: Instance, snapshot: Snapshot, settings: Settings) -> str:
     return ""
 
 
-def _kept_out(instance: Instance, now: float) -> str:
+def out_of_service(instance: Instance, now: float) -> str:
+    """Why a healthy instance takes no work: somebody has said so; "" if nobody has."""
+    if instance.cordoned:
+        return f"cordoned {instance.cordoned}"
     if instance.ejected_until > now:
         return f"ejected for {instance.ejected_until - now:.0f} s more: {instance.ejected_why}"
     if instance.flapping.until > now:
@@ -109,8 +112,9 @@ def knower(task: str, snapshot: Snapshot, queue: str, *, but: str) -> str | None
 
 
 def _burden(instance: Instance, snapshot: Snapshot) -> tuple[bool, float, str]:
-    # One that is ejected has no line because it takes none.
-    return instance.ejected_until > snapshot.taken_at, line_per_slot(instance, 0), instance.id
+    # One that takes none has no line because of that.
+    takes_none = bool(out_of_service(instance, snapshot.taken_at))
+    return takes_none, line_per_slot(instance, 0), instance.id
 
 
 def line(instance: Instance, placed: int) -> int:

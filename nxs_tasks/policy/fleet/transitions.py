@@ -2,8 +2,8 @@
 
 `TRANSITIONS` holds every transition of spec 2.2, and what a fleet needs beside it: an instance
 whose process is really gone leaves from any state, a worker that is green and takes no work is a
-ZOMBIE too, and a name may be taken again. A pair that is not in the table is refused by
-`next_state`. `docs/states.md` is made from this table.
+ZOMBIE too, a ZOMBIE that shuts down finishes what it runs, and a name may be taken again. A pair
+that is not in the table is refused by `next_state`. `docs/states.md` is made from this table.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.DEGRADED, Event.SILENT_CONNECTED): State.ZOMBIE,
         (State.LEAVING, Event.DRAINED): State.GONE,
         (State.LEAVING, Event.SILENT_CONNECTED): State.ZOMBIE,
+        (State.ZOMBIE, Event.SHUTDOWN): State.LEAVING,
         (State.ZOMBIE, Event.JOINED): State.JOINING,
         (State.ZOMBIE, Event.TERMINATED): State.GONE,
         **_GONE_FROM_ANY,

@@ -9,7 +9,8 @@
 -- KEYS[4] set: paused queues   KEYS[5] set: cancelled tasks' ids   KEYS[6] set: paused tasks
 -- KEYS[7] sorted set: delayed, by due time   KEYS[8] hash: delayed entries
 -- KEYS[9] sorted set: instances by how many wait in their own queues
--- KEYS[10], KEYS[11], … lists, in the order in which to look; those of other instances come last
+-- KEYS[10] set: all instances
+-- KEYS[11], KEYS[12], … lists, in the order in which to look; those of other instances come last
 -- ARGV[1] epoch   ARGV[2] token of this delivery   ARGV[3] most delayed messages to move
 -- ARGV[4] affinity keys that are warm here, a JSON array of them as they stand in a message
 -- ARGV[5] for so long, s, the oldest message may be passed over for one whose key is warm, if it
@@ -17,7 +18,8 @@
 -- ARGV[6] how many of the lists belong to other instances   ARGV[7] names of the tasks that may be
 --   taken from these, a JSON array; empty = all
 -- ARGV[8] instance id
--- ARGV[9], ARGV[10], … for each list two: the queue it belongs to, the name it is paused by (of an
+-- ARGV[9] 0, or how many slots this instance has, if all are taken and it takes one ahead
+-- ARGV[10], ARGV[11], … for each list two: the queue it belongs to, the name it is paused by (of an
 --   own queue another name)
 --
 -- What is due among the delayed is appended to its list first. An entry that cannot be read, or has
@@ -26,7 +28,11 @@
 -- From other instances' lists only what a submitter of the fleet has placed is taken, not what its
 -- sender has put there; and what wants a warm cache only if it is warm here too, or it is too old.
 --
--- An instance that is ejected or withheld gets nothing.
+-- An instance that is ejected, withheld, cordoned or leaves gets nothing.
+--
+-- What is taken ahead could start elsewhere, unless it is in an own queue. So it is taken only where
+-- there is more than every slot of the fleet could start, if all instances have as many: none will
+-- be idle before it starts. Nothing else is taken then either, or the less urgent would go first.
 --
 -- Returns {1, queue, message, above 0 if some task is cancelled or paused, now (s)} · {0, ms until
 -- something delayed is due or it is let in again, -1 if nothing is} · {-1, epoch as found} if the process has lost its
@@ -36,9 +42,10 @@
 -- changes: the reads below are what it tracks.
 
 local LOOK = 16 -- so many of the oldest messages are looked at, where one may be chosen
-local FIRST = 10 -- index of the first list
+local FIRST = 11 -- index of the first list
 
-local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'ejected_until', 'withheld_until')
+local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'ejected_until', 'withheld_until',
+  'cordoned')
 if record[1] ~= ARGV[1] or record[2] == 'GONE' or record[2] == 'FAILED' then
   return {-1, record[1] or ''}
 end
@@ -48,6 +55,9 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local kept_out = math.max(tonumber(record[3] or 0), tonumber(record[4] or 0)) - now
 if kept_out > 0 then
   return {0, math.ceil(kept_out * 1000)}
+end
+if record[2] == 'LEAVING' or (record[5] and record[5] ~= '') then
+  return {0, -1}
 end
 local is_list = {list = true, none = true}
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, ARGV[3])
@@ -125,7 +135,13 @@ local function next_of_another(list)
 end
 
 local function is_own(i)
-  return i <= #KEYS - ARGV[6] and ARGV[2 * i - 11] ~= ARGV[2 * i - 10]
+  return i <= #KEYS - ARGV[6] and ARGV[2 * i - 12] ~= ARGV[2 * i - 11]
+end
+
+local ahead = tonumber(ARGV[9])
+local function is_scarce(i)
+  return ahead > 0 and not is_own(i)
+    and redis.call('LLEN', KEYS[i]) <= ahead * redis.call('SCARD', KEYS[10])
 end
 
 local function note_own_line()
@@ -141,7 +157,7 @@ local function note_own_line()
 end
 
 for i = FIRST, #KEYS do
-  local queue, paused_by = ARGV[2 * i - 11], ARGV[2 * i - 10]
+  local queue, paused_by = ARGV[2 * i - 12], ARGV[2 * i - 11]
   local foreign = i > #KEYS - ARGV[6]
   local message
   if foreign then
@@ -152,8 +168,13 @@ for i = FIRST, #KEYS do
     message = next_of(KEYS[i])
   end
   if message and redis.call('SISMEMBER', KEYS[4], paused_by) == 0 then
+    if is_scarce(i) then return {0, -1} end
     redis.call('HSET', KEYS[2], ARGV[2], '[' .. message .. ', "", ' .. cjson.encode(queue) .. ']')
     redis.call('ZADD', KEYS[3], now, ARGV[2])
+    if ahead > 0 then
+      -- Whoever gives it back when its holder has died does not count that against it.
+      redis.call('HSET', KEYS[1], 'ahead', ARGV[2])
+    end
     redis.call('LREM', KEYS[i], -1, message)
     if is_own(i) then note_own_line() end
     return {1, queue, message, redis.call('EXISTS', KEYS[5], KEYS[6]), string.format('%.6f', now)}

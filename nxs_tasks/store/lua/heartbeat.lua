@@ -12,13 +12,14 @@
 -- ARGV[5] succeeded in all   ARGV[6] failed in all   ARGV[7] "1" if this is the last heartbeat
 -- ARGV[8] instance id   ARGV[9] how many wait in its own queue, empty if unknown
 -- ARGV[10] "1" if it tells of something unhealthy   ARGV[11] progress of a process not yet ready
--- ARGV[12] "1" if its consumer takes no work
+-- ARGV[12] "1" if its consumer takes no work   ARGV[13] token of what waits there for room
 --
--- Returns {1, state, consecutive beats}, or {0, current epoch} if the epoch is no longer this one.
+-- Returns {1, state, consecutive beats, who has cordoned it and why, who drains it and why}, or
+-- {0, current epoch} if the epoch is no longer this one.
 
 local record = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'beat_at', 'beats', 'hour', 'ok',
   'failed', 'stopped', 'sick', 'well', 'progress',
-  'deaf')
+  'deaf', 'cordoned', 'drain')
 if record[1] ~= ARGV[1] then
   return {0, record[1] or ''}
 end
@@ -75,10 +76,15 @@ local stopped = record[8] == '1' and '1' or ARGV[7]
 redis.call('HSET', KEYS[1], 'beat_at', now, 'beats', beats, 'load', ARGV[3], 'hour', hour,
   'ok', math.max(0, ok), 'failed', math.max(0, failed), 'stopped', stopped, 'sick', sick,
   'well', well, 'deaf', deaf)
+if ARGV[13] == '' then
+  redis.call('HDEL', KEYS[1], 'kept')
+else
+  redis.call('HSET', KEYS[1], 'kept', ARGV[13])
+end
 if ARGV[11] ~= (record[11] or '') then
   redis.call('HSET', KEYS[1], 'progress', ARGV[11], 'progress_at', now)
 end
 if tonumber(ARGV[9]) and tonumber(ARGV[9]) > 0 then
   redis.call('ZADD', KEYS[3], ARGV[9], ARGV[8])
 end
-return {1, record[2], beats}
+return {1, record[2], beats, record[13] or '', record[14] or ''}

@@ -86,6 +86,12 @@ if epoch ~= previous then
   redis.call('HDEL', KEYS[2], 'ejected_until', 'ejections', 'ejected_why', 'migration',
     'migrated_at', 'received_at')
   redis.call('ZREM', KEYS[8], id)
+  -- A drain ends with the process that it drained; what a person has cordoned stays cordoned.
+  local cordon = redis.call('HMGET', KEYS[2], 'cordoned', 'drain')
+  if cordon[2] and cordon[1] == cordon[2] then
+    redis.call('HDEL', KEYS[2], 'cordoned')
+  end
+  redis.call('HDEL', KEYS[2], 'drain')
 end
 redis.call('HSET', KEYS[2], 'state', 'JOINING', 'epoch', epoch, 'since', now,
   'identity', ARGV[3], 'profile', ARGV[4])

@@ -45,9 +45,11 @@ local function room(at, parts, count)
   if not limit then
     return count
   end
-  local record = redis.call('HMGET', ARGV[at + 1], 'epoch', 'state', 'ejected_until')
+  local record = redis.call('HMGET', ARGV[at + 1], 'epoch', 'state', 'ejected_until', 'cordoned',
+    'withheld_until')
   local now = tonumber(redis.call('TIME')[1])
-  if record[1] ~= ARGV[at + 2] or not PLACEABLE[record[2]] or tonumber(record[3] or '0') > now then
+  if record[1] ~= ARGV[at + 2] or not PLACEABLE[record[2]] or tonumber(record[3] or '0') > now
+    or (record[4] or '') ~= '' or tonumber(record[5] or '0') > now then
     return 0
   end
   local taken = redis.call('HLEN', ARGV[at + 3]) + waiting(at, parts)

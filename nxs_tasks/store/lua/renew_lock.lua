@@ -6,7 +6,12 @@
 --
 -- Returns 1, or 0 if the lock is no longer its.
 
-local lock = redis.call('HMGET', KEYS[1], 'owner', 'token', 'inflight', 'until')
+local function has_place(record, epoch)
+  local found = redis.call('HMGET', record, 'epoch', 'state')
+  return found[1] == epoch and found[2] ~= 'GONE' and found[2] ~= 'FAILED'
+end
+
+local lock = redis.call('HMGET', KEYS[1], 'owner', 'token', 'inflight', 'until', 'record', 'epoch')
 if lock[1] ~= ARGV[1] then
   return 0
 end
@@ -15,7 +20,7 @@ if lock[2] ~= '' then
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-if tonumber(lock[4]) <= now then
+if tonumber(lock[4]) <= now or (lock[6] and not has_place(lock[5], lock[6])) then
   return 0
 end
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))

@@ -26,6 +26,14 @@ redis.call('HSET', KEYS[1], 'state', ARGV[4], 'since', now, 'verdict', ARGV[6])
 if ARGV[9] == '1' then
   redis.call('HSET', KEYS[1], 'losses', with_one_more(redis.call('HGET', KEYS[1], 'losses'), now))
 end
+if ARGV[4] == 'GONE' or ARGV[4] == 'FAILED' then
+  -- A drain ends with the process that it drained; what a person has cordoned stays cordoned.
+  local cordon = redis.call('HMGET', KEYS[1], 'cordoned', 'drain')
+  if cordon[2] and cordon[1] == cordon[2] then
+    redis.call('HDEL', KEYS[1], 'cordoned')
+  end
+  redis.call('HDEL', KEYS[1], 'drain')
+end
 local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'at', now,
   'instance', ARGV[1], 'epoch', ARGV[2], 'source', ARGV[3], 'target', ARGV[4],
   'event', ARGV[5], 'reason', ARGV[6], 'evidence', ARGV[7])
