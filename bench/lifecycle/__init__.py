@@ -10,9 +10,10 @@ S7, finding a loss (`detection`)
     50 instances, 24 hours. Each is killed (its connections close) or loses its power (they stay)
     six times a day, and comes back after minutes. 0 to 20 % of the heartbeats are lost, each for
     the `broker_timeout` that a worker waits for an answer; with `Zipf` they are late by Zipf's law
-    too, up to 20 s. `found` is from the loss to the transition that takes it out, `false deaths`
-    are living instances that became GONE, `false suspicions` living ones that became a ZOMBIE, each
-    for an instance and a day.
+    too, up to 20 s. `found` is from the loss to the transition that takes it out (two humps: 5 to
+    15 s after a kill, 25 to 35 s after a loss of power), `false deaths` are living instances that
+    became GONE, `false suspicions` living ones that became a ZOMBIE, each for an instance and a
+    day.
 S7, the observer is sick (`sick_observers`)
     24 hours with a fault of all in each half hour: the observer does nothing for 60 s, before it
     looks or before it acts; the server is away for 2 min; clocks are set by 10 min; 60 % of the

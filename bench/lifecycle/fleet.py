@@ -191,12 +191,13 @@ class Fleet:
             out, dead = frozenset(watcher.out), frozenset(watcher.dead)
             for name in out - self._was_out.get(side, frozenset()):
                 node = self.nodes[name]
-                if node.up:
-                    verdicts.suspicions += 1
-                elif node.died_at is not None:
+                verdicts.suspicions += node.up and node.known
+                if node.died_at is not None:
                     verdicts.detected_s.append(look.at - node.died_at)
             gone = dead - self._was_dead.get(side, frozenset())
-            verdicts.deaths += sum(self.nodes[name].up for name in gone)
+            verdicts.deaths += sum(
+                node.up and node.known for node in map(self.nodes.__getitem__, gone)
+            )
             self._was_out[side], self._was_dead[side] = out, dead
 
     # what came of it

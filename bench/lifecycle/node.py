@@ -64,6 +64,8 @@ class Node:
         self.load: Callable[[float], Load] = ready
         #: Whether a process has started since.
         self.fresh = False
+        #: Whether the process has been heard at all.
+        self.known = False
         self._records = records
         self._settings = records.settings
         self._rng = rng
@@ -111,7 +113,8 @@ class Node:
         except JoinRefused:
             self.at(at + RESTART_S, self.start)
             return
-        self.up, self.fresh, self.died_at, self._state = True, True, None, State.JOINING
+        self.up, self.fresh, self.known = True, True, False
+        self.died_at, self._state = None, State.JOINING
         self._connect(CONNECTIONS)
         self._beats_at = at + self._delay(self._rng)
 
@@ -168,6 +171,7 @@ class Node:
         if state is not State.ACTIVE or self._state is not state or self._leaving:
             self._answered(at, state)
         self.heard.append(at)
+        self.known = True
         records.connections[name] = CONNECTIONS
         self._beats_at = at + self._delay(rng) + self._period
 

@@ -60,6 +60,8 @@ class Clock:
 
     def __call__(self, at: float) -> float:
         """What it shows at a true time, s."""
+        if not self._steps:
+            return at
         return at + sum(by for when, by in self._steps if when <= at)
 
 
@@ -221,7 +223,7 @@ class Kubernetes:
         for name, seen in self._seen.items():
             if look.at - seen > NOT_READY_S:
                 self._since.setdefault(name, look.at)
-        if len(self._since) < STOPPED_SHARE * len(self._seen):
+        if self._since and len(self._since) < STOPPED_SHARE * len(self._seen):
             self._evict(look.at)
 
     def _evict(self, at: float) -> None:
