@@ -323,7 +323,7 @@ class Settings:
     @property
     def longest_gap(self) -> float:
         """Between two heartbeats that still count as consecutive, s: one may be late."""
-        return 2 * self.heartbeat_period
+        return 2 * max(self.heartbeat_period, self.join_period)
 
     @property
     def tag_set(self) -> tuple[str, ...]:

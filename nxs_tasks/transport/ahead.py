@@ -62,6 +62,7 @@ class AheadMixin:
     connection: Any
     qos: Any
     _claims: bool
+    closed: bool
     _in_poll: Any
     _script_sent: bool
 
@@ -86,6 +87,8 @@ class AheadMixin:
         return False
 
     def _begin(self) -> None:
+        if self.closed or self.client.connection is None:
+            return  # the loop comes to it after the connection was lost: the next channel begins it
         if self.nxs_tenure.kept is not None and not self._in_poll and self.qos.can_consume():
             self._asks_for_more(self.nxs_tenure)  # type: ignore[attr-defined]
 

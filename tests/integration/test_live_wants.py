@@ -127,12 +127,12 @@ def test_what_fits_not_goes_to_who_has_the_room(live: Live, shop: Any) -> None:
     live.until(lambda: live.instance("w1@t").inflight == 1, "it runs")
     wide = shop.fleet.submit("wants.slots", (0.1,)).id
     live.until(lambda: live.instance("w1@t").load.kept != "", "it waits there for room")
-    told = str(shop.fleet.why(wide).reason)
+    told = shop.fleet.why(wide).sentence
     assert "waits in w1@t" in told
     assert "until there is room for 2 slots" in told
     start(live, "w2@t", slots=2)
     assert got(shop, [wide])[0][0] == "w2@t"
-    assert shop.fleet.cancel([long], terminate=True)
+    assert shop.fleet.cancel(long, terminate=True)
 
 
 def test_what_never_fits_is_parked_with_its_reason(live: Live, shop: Any) -> None:
@@ -155,7 +155,7 @@ def test_a_task_goes_where_its_model_is_warm(live: Live, shop: Any) -> None:
 
 def test_who_is_idle_takes_what_waits_for_another(live: Live, shop: Any) -> None:
     start(live, "w1@t")
-    blocked = shop.fleet.submit("wants.nothing", (8.0,)).id
+    blocked = shop.fleet.submit("wants.nothing", (20.0,)).id
     live.until(lambda: live.instance("w1@t").inflight == 1, "w1 works")
     waiting = put(live, "w1@t", *[0.05] * 20)
     [pinned] = put(live, "w1@t", 0.05, placed=False)
