@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha1
@@ -420,6 +421,7 @@ class ClaimingMixin(AheadMixin):
         if self.nxs_tenure is not None and self._claims:
             self.nxs_tenure.tells_soon = at_once
             self.nxs_tenure.settle_all()
-        # What the answer brings is held, and given back as what nobody here knows.
-        self._asks_ahead = None
+        if self._asks_ahead:
+            with suppress(*self._real_errors):
+                self.read_ahead()
         super().close()  # type: ignore[misc]

@@ -25,6 +25,7 @@ from tests.integration.messages import OWN, SHARED, contents, message, put, task
 #: Silence counts from the start of the server, and that of the tests is young.
 QUICK = {
     "heartbeat_period": 0.1,
+    "join_period": 0.1,
     "gone_after": 0.5,
     "silent_after": 0.5,
     "zombie_after": 0.5,
