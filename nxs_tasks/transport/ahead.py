@@ -156,6 +156,7 @@ class AheadMixin:
         if not now < self._wakes_at <= when:
             self._wakes_at = when
             self.connection.wake_in(when - now)
+            self.connection.wake()
 
     def ahead_waits_s(self) -> float | None:
         """For how long what was taken ahead may go on waiting, s; None if nothing was."""

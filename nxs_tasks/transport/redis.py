@@ -57,7 +57,6 @@ class Transport(kombu_redis.Transport):
         """Have the event loop come round after so long, s."""
         if self._loop is not None:
             self._loop.call_later(seconds, _come_round)
-            self.wake()
 
     def wake(self) -> None:
         """Have the event loop come round now: for how long it waits may be settled already."""
