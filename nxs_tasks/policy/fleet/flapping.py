@@ -17,7 +17,7 @@ from __future__ import annotations
 from math import floor
 
 from nxs_tasks.model.decision import Withhold
-from nxs_tasks.model.instance import Instance
+from nxs_tasks.model.instance import Flapping, Instance
 from nxs_tasks.model.snapshot import Snapshot
 from nxs_tasks.model.state import ENDED
 from nxs_tasks.settings import Settings
@@ -31,7 +31,11 @@ def withheld_s(instance: Instance, now: float) -> float:
 def level(instance: Instance, settings: Settings, now: float) -> int:
     """How many back-offs count against it now."""
     known = instance.flapping
-    steady_s = now - max(known.until, known.level_at, *known.losses[-1:])
+    return _against(known, max(known.losses, default=0.0), settings, now)
+
+
+def _against(known: Flapping, last_loss: float, settings: Settings, now: float) -> int:
+    steady_s = now - max(known.until, known.level_at, last_loss)
     return max(0, known.level - floor(max(0.0, steady_s) / settings.flap_forgiven))
 
 
@@ -47,8 +51,7 @@ def judge(instance: Instance, settings: Settings, now: float, *, room: bool) -> 
         return None
     # With the loss itself nothing has been steady since: the level of just before it counts.
     before = max((at for at in known.losses if at < new[0]), default=0.0)
-    steady_s = new[0] - max(known.until, known.level_at, before)
-    against = max(0, known.level - floor(max(0.0, steady_s) / settings.flap_forgiven))
+    against = _against(known, before, settings, new[0])
     if not against and len(lately) <= settings.flap_losses:
         return None
     offs = settings.back_offs
