@@ -10,7 +10,7 @@ from random import Random
 from bench.lifecycle.node import Delay, Node, short
 from bench.lifecycle.records import Records
 from bench.lifecycle.watchers import Look, Watcher
-from nxs_tasks.control.evicting import LONGEST_PAUSE
+from nxs_tasks.control.observing import LONGEST_PAUSE
 from nxs_tasks.errors import Stale
 from nxs_tasks.model.decision import Decision, Nothing, Transition, Withhold
 from nxs_tasks.model.state import Event, State

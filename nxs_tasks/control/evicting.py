@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from nxs_tasks.control.effects import apply
+from nxs_tasks.control.observing import look
 from nxs_tasks.control.workflows import evict_zombie
 from nxs_tasks.errors import NxsError, Stale
 from nxs_tasks.model.decision import Outcome, Release, Rescue, Transition
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 #: What its records are called among the transitions.
 EVICTION = "eviction"
-#: A lifecycle that has not run for so many of its periods has not observed.
-LONGEST_PAUSE = 3
 #: After `evict_after` is over, s: not in the very moment.
 MARGIN_S = 0.2
 
@@ -122,11 +121,7 @@ STEPS: Mapping[str, Callable[[Runtime, str, int], bool]] = {"ask": ask, "cut": c
 
 
 def _look(runtime: Runtime, instance: str) -> tuple[Snapshot, Instance | None]:
-    store, period = runtime.store(), runtime.settings.lifecycle_period
-    since, gap = store.observed(LONGEST_PAUSE * period)
-    snapshot = replace(
-        store.snapshot(full=True), observed_since=since, late_s=max(0.0, gap - period)
-    )
+    snapshot = look(runtime, between=True)
     return snapshot, snapshot.get(instance)
 
 

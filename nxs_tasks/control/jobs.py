@@ -10,11 +10,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nxs_tasks.control.cancelling import forget
 from nxs_tasks.control.effects import apply_all
-from nxs_tasks.control.evicting import LONGEST_PAUSE, start_evictions
+from nxs_tasks.control.evicting import start_evictions
+from nxs_tasks.control.observing import look
 from nxs_tasks.control.rebalancing import rebalance
 from nxs_tasks.errors import RecordRefused
 from nxs_tasks.history import History
@@ -41,15 +42,7 @@ def lifecycle(runtime: Runtime) -> list[Outcome]:
 
     What the dead hold is rescued, and what is parked goes to who knows it now.
     """
-    store = runtime.store()
-    period = runtime.settings.lifecycle_period
-    since, gap, believed = store.observe(LONGEST_PAUSE * period)
-    snapshot = replace(
-        store.snapshot(full=True),
-        observed_since=since,
-        believed_since=believed,
-        late_s=max(0.0, gap - period),
-    )
+    store, snapshot = runtime.store(), look(runtime)
     if observe(snapshot, runtime.settings, snapshot.taken_at).suspect:
         store.doubt()
     decisions = evaluate(snapshot, runtime.settings, snapshot.taken_at)

@@ -253,14 +253,15 @@ class FleetStore:
         with explained(self.url):
             self.client.hset(self.keys.observation(), "doubted", 1)
 
-    def observed(self, longest_pause_s: float) -> tuple[float, float]:
+    def observed(self, longest_pause_s: float) -> tuple[float, float, float]:
         """The same without a look, for who acts between two."""
         with explained(self.url):
-            since, last = self.client.hmget(self.keys.observation(), "since", "last")
-        now = self.now()
+            fields = ("since", "last", "believed")
+            since, last, believed = self.client.hmget(self.keys.observation(), *fields)
+        now, believed_since = self.now(), float(believed or 0.0)
         if since is None or last is None or now - float(last) > longest_pause_s:
-            return now, 0.0
-        return float(since), now - float(last)
+            return now, 0.0, believed_since
+        return float(since), now - float(last), believed_since
 
     def now(self) -> float:
         """The server's time, s: the one clock that all nodes share."""
